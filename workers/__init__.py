@@ -1,0 +1,1 @@
+"""Composition roots: each module builds one process from the settings and runs it."""
