@@ -6,8 +6,9 @@ import math
 
 import numpy as np
 from numba import njit
+from numpy.typing import NDArray
 
-from pipeline.scoring.parameters import NODES, KernelParameters
+from pipeline.scoring.parameters import NODES
 
 _LEAST_ALPHA = 0.01
 _LARGEST_COUNT = 1e6
@@ -257,7 +258,7 @@ def diversity(share):  # type: ignore[no-untyped-def]
 
 
 def level_of(
-    parameters: KernelParameters,
+    parameters: NDArray[np.void],
     *,
     arousal: float,
     differentiation: float,
@@ -268,5 +269,5 @@ def level_of(
 ) -> float:
     """Give the level of known components, as `compose` does."""
     return float(
-        compose(parameters, arousal, differentiation, integration, workspace, novelty, filled)
+        compose(parameters[0], arousal, differentiation, integration, workspace, novelty, filled)
     )

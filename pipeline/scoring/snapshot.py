@@ -196,7 +196,7 @@ def report_of(row: Any, statics: Statics, parameters: Parameters) -> dict[str, A
         parameters: the engine's.
     """
     lags = 2 * LAGS + 1
-    p = parameters.for_kernel()
+    p = parameters.for_kernel()[0]
     rho, chance = np.zeros((lags, 4, 4)), np.ones((lags, 4, 4))
     pair_tests(row, p, rho, chance)
     pairs = _peaks(rho.reshape(lags, 16), chance.reshape(lags, 16), parameters)

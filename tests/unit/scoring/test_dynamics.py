@@ -204,7 +204,7 @@ def test_workspace_and_refractory_ignitions() -> None:
     levels = []
     for k in range(20):
         row["bin"] = k
-        follow_workspace(row, P, np.full(9, 5.0), 255)
+        follow_workspace(row, P[0], np.full(9, 5.0), 255)
         levels.append(float(row["workspace_now"]))
 
     drive = 1 - math.exp(-5)
