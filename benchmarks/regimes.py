@@ -159,6 +159,7 @@ REGIMES: dict[str, Generate] = {
     "branching .95": branching(0.95),
     "independent + bursts": bursts,
     "coupled .85 + stimuli": ring(0.85, stimulus_bins=24),
+    "coupled .95 + stimuli": ring(0.95, stimulus_bins=24),
 }
 
 
@@ -180,7 +181,7 @@ def score(
     parameters: Parameters | None = None,
     fill: int = WINDOW,
 ) -> Scored:
-    """Score sources of one regime, one event per bin; the bins that fill the window do not count."""
+    """Score sources of one regime, one event per bin; the first `fill` bins do not count."""
     engine = Engine(parameters, capacity=sources)
     delta = engine.parameters.delta_ms
     kept = []
@@ -258,7 +259,7 @@ def draw(path: Path) -> None:
     figure.savefig(path, metadata={"Date": None} if path.suffix == ".svg" else None)
 
 
-WEIGHTS = (
+WEIGHTS: tuple[tuple[str, dict[str, Any]], ...] = (
     ("as shipped", {}),
     ("A .40, D .25, I .35", {"weight_arousal": 0.4, "weight_differentiation": 0.25,
                              "weight_integration": 0.35}),
@@ -276,7 +277,10 @@ def sensitivity() -> list[tuple[str, list[float]]]:
     return [
         (
             label,
-            [score(REGIMES[name], parameters=Parameters(**changes)).mean("level") for name in SHOWN],
+            [
+                score(REGIMES[name], parameters=Parameters(**changes)).mean("level")
+                for name in SHOWN
+            ],
         )
         for label, changes in WEIGHTS
     ]
@@ -318,7 +322,8 @@ def main() -> None:
         draw(arguments.picture)
         return
     if arguments.weights:
-        print("| weights | " + " | ".join(SHOWN) + " |\n|---" * 1 + "|---" * len(SHOWN) + "|")
+        print("| weights | " + " | ".join(SHOWN) + " |")
+        print("|---" * (1 + len(SHOWN)) + "|")
         for label, levels in sensitivity():
             print(f"| {label} | " + " | ".join(f"{level:.2f}" for level in levels) + " |")
         return

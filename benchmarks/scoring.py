@@ -154,7 +154,9 @@ class Plain:
     """A source as one would write it at first: objects and deques of floats."""
 
     ring: list[deque[float]] = field(
-        default_factory=lambda: [deque([k + c / 7 for k in range(WINDOW)], WINDOW) for c in range(CHANNELS)]
+        default_factory=lambda: [
+            deque([k + c / 7 for k in range(WINDOW)], WINDOW) for c in range(CHANNELS)
+        ]
     )
     history: list[deque[float]] = field(
         default_factory=lambda: [deque([k + g / 7 for k in range(8)], 8) for g in range(NODES + 1)]

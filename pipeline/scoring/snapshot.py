@@ -23,7 +23,7 @@ _UNKNOWN_AGE = 65535
 _COUNTS = [tuple((byte >> 2 * g & 3).bit_count() for g in range(4)) for byte in range(256)]
 """Channels in use of four nodes, by their eight bits."""
 
-_Values = namedtuple("_Values", list(SNAPSHOT.names or ()))  # type: ignore[misc]  # noqa: PYI024
+_Values = namedtuple("_Values", list(SNAPSHOT.names or ()))  # type: ignore[misc]
 
 
 def values_of(snapshot: Any) -> Any:

@@ -150,7 +150,9 @@ def test_equicorrelated() -> None:
     assert total == pytest.approx(1.120389, abs=1e-6)
     assert dual == pytest.approx(0.478011, abs=1e-6)
     assert total - dual == pytest.approx(0.642378, abs=1e-6)
-    assert neural_complexity(scratch["det_now"], ALL, 8, TABLES) == pytest.approx(1.241186, abs=1e-6)
+    assert neural_complexity(scratch["det_now"], ALL, 8, TABLES) == pytest.approx(
+        1.241186, abs=1e-6
+    )
 
 
 def white_noise(number: int, seed: int) -> tuple[Floats, Floats, Floats]:
