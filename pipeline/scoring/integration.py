@@ -32,17 +32,15 @@ def bipartitions() -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         subsets: (247,) masks, the largest first; starts: (248,) into parts; parts: (3025,), the
         part that holds the subset's lowest node, cuts that split off least first.
     """
-    subsets, starts, parts = [], [0], []
+    subsets: list[int] = []
+    starts = [0]
+    parts: list[int] = []
     for subset in sorted(range(_SUBSETS), key=int.bit_count, reverse=True):
         if subset.bit_count() < 2:
             break
-        first = len(parts)
         lowest = subset & -subset
-        part = subset
-        while part := (part - 1) & subset:
-            if part & lowest:
-                parts.append(part)
-        parts[first:] = sorted(parts[first:], key=lambda m, s=subset: _lesser(m, s))
+        inside = [m for m in range(1, subset) if m & subset == m and m & lowest]
+        parts += [m for k in range(1, NODES) for m in inside if _lesser(m, subset) == k]
         subsets.append(subset)
         starts.append(len(parts))
     return (np.array(subsets), np.array(starts), np.array(parts))
@@ -217,7 +215,7 @@ def main_complex(h, alive, declared, t):  # type: ignore[no-untyped-def]
     """
     best_phi = 0.0
     best_score = 0.0
-    core = 0
+    core = np.int64(0)
     for k in range(t.subsets.size):
         subset = t.subsets[k]
         if subset & ~alive:

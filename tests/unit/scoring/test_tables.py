@@ -31,6 +31,7 @@ def test_floor_cell() -> None:
 
 
 @pytest.mark.long
+@pytest.mark.timeout(600)
 def test_whole_rebuild() -> None:
     """All tables rebuilt equal the file's."""
     for name, table in build().items():
