@@ -321,6 +321,14 @@ local function renew_entries(keys, args)
 end
 
 ----------------------------------------------------------------------------------------- score
+-- keys: workers. args: me, lease_ms. Says that a score worker lives; returns all who do.
+local function beat(keys, args)
+  local at_ms = now_ms()
+  redis.call('ZADD', keys[1], at_ms, args[1])
+  redis.call('ZREMRANGEBYSCORE', keys[1], '-inf', '(' .. whole(at_ms - tonumber(args[2])))
+  return redis.call('ZRANGE', keys[1], 0, -1)
+end
+
 -- keys: owner, events, detections, held. args: me, lease_ms.
 -- Returns {'HELD', owner, ms left} or {'OK', epoch, commit, events id, events read,
 -- detections id, detections read, held ids, stall}.
@@ -479,6 +487,7 @@ register('detect_audit', detect_audit, DRAIN)
 register('shed', shed, DRAIN)
 register('prune', prune, DRAIN)
 register('renew_entries', renew_entries, DRAIN)
+register('beat', beat, DRAIN)
 register('acquire', acquire, DRAIN)
 register('renew', renew, DRAIN)
 register('release', release, DRAIN)

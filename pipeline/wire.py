@@ -5,6 +5,7 @@ The only module that knows field names and msgpack. Reading raises `EntryError`,
 
 from __future__ import annotations
 
+import hashlib
 import math
 import re
 from collections.abc import Mapping, Sequence
@@ -397,3 +398,27 @@ def read_result(fields: Fields) -> dict[str, Any]:
 
 
 _INTEGERS = frozenset(("v", "ts", "seq", "inputs", "n", "seq_first", "seq_last", "late"))
+
+
+MAX_DEAD_ENTRY_BYTES = 2**20
+
+
+def dead_fields(
+    stream: str,
+    entry_id: bytes,
+    fields: Fields,
+    error: EntryError,
+    deliveries: int,
+) -> list[bytes | str | int]:
+    """Build a dead letter; of an entry over 1 MiB it keeps sizes and the image's SHA-256."""
+    flat: list[bytes | str | int] = ["stream", stream, "id", entry_id]
+    source = source_of(fields)
+    if source is not None:
+        flat += ["source", source]
+    flat += ["reason", error.reason.value, "error", str(error)[:1000], "deliveries", deliveries]
+    kept: dict[bytes, object] = dict(fields)
+    if sum(map(len, fields.keys())) + sum(map(len, fields.values())) > MAX_DEAD_ENTRY_BYTES:
+        kept = {name: len(value) for name, value in fields.items()}
+        image = fields.get(b"image", b"")
+        kept[b"image_sha256"] = hashlib.sha256(image).hexdigest()
+    return [*flat, "entry", pack(kept)]
