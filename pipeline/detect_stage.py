@@ -11,11 +11,11 @@ from typing import Protocol
 
 import numpy as np
 
+from pipeline import metrics
 from pipeline.batch import Batcher, CloseReason
 from pipeline.errors import EntryError, Reason
 from pipeline.inputs import Entry, Inputs, Outcome, Verdict
 from pipeline.log import get_logger
-from pipeline.metrics import DetectMetrics
 from pipeline.records import Detections, Picture
 from pipeline.wire import FrameEntry, dead_fields, detection_fields, read_frame, source_of
 
@@ -85,12 +85,10 @@ class Prepared:
 
     Attributes:
         picture: gives the decoded frame, or raises EntryError; None when it is not worth it.
-        read_s: when the entry was read, monotonic.
     """
 
     entry: Entry
     picture: asyncio.Future[Decoded] | None
-    read_s: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,13 +116,11 @@ class DetectFeed:
         limits: DetectLimits,
         prepare: Callable[[Entry], Prepared],
         idle: asyncio.Event,
-        metrics: DetectMetrics,
     ) -> None:
         self._inputs = inputs
         self._limits = limits
         self._prepare = prepare
         self._idle = idle
-        self._metrics = metrics
         self._collecting = asyncio.Lock()
         self._claimed: list[Entry] = []
         self._in_work: dict[int, list[Entry]] = {}
@@ -136,7 +132,9 @@ class DetectFeed:
         if batch is not None:
             entries = [item.entry for item in batch.items]
             self._in_work[id(entries[0])] = entries
-            self._metrics.batch_closed(len(entries), batch.waited_s, batch.reason)
+            metrics.BATCHES.labels("detect", batch.reason.value).inc()
+            metrics.BATCH_ENTRIES.labels("detect").observe(len(entries))
+            metrics.BATCH_WAIT.labels("detect").observe(batch.waited_s)
         return batch
 
     def _retry_batch(self) -> Batch | None:
@@ -167,19 +165,22 @@ class DetectFeed:
 
     async def commit(self, outcomes: list[Outcome]) -> None:
         """Commit a batch; an entry that a sibling has finished meanwhile writes nothing."""
-        flags = await self._inputs.commit(outcomes)
-        self._in_work.pop(id(outcomes[0].entry), None)
-        self._metrics.committed(outcomes, flags)
+        with metrics.timed("detect", "commit"):
+            flags = await self._inputs.commit(outcomes)
+        _count(outcomes, flags)
+        for entries in [e for e in self._in_work.values() if e[0].entry_id in flags]:
+            self._in_work.pop(id(entries[0]), None)
 
     async def keep(self, stop: asyncio.Event, period_s: float) -> None:
         """Keep what is in work ours, take over what is nobody's, count what others removed."""
         while not stop.is_set():
             for entries in list(self._in_work.values()):
                 await self._inputs.renew(entries)
+                metrics.RENEWED.labels("detect").inc(len(entries))
             if not self._claimed:
                 self._claimed = await self._inputs.claim(self._limits.batch_size)
-                self._metrics.claimed(len(self._claimed))
-            self._metrics.lost(await self._inputs.audit())
+                metrics.CLAIMED.labels("detect").inc(len(self._claimed))
+            metrics.LOST.labels("detect").inc(await self._inputs.audit())
             try:
                 await asyncio.wait_for(stop.wait(), period_s)
             except TimeoutError:
@@ -194,7 +195,6 @@ class DetectWork:
         detector: Detector,
         limits: DetectLimits,
         partitions: int,
-        metrics: DetectMetrics,
         decoders: Executor,
     ) -> None:
         self.idle = asyncio.Event()
@@ -202,7 +202,6 @@ class DetectWork:
         self._detector = detector
         self._limits = limits
         self._partitions = partitions
-        self._metrics = metrics
         self._decoders = decoders
         self._network = ThreadPoolExecutor(1, thread_name_prefix="network")
         self._turn = asyncio.Lock()
@@ -211,10 +210,10 @@ class DetectWork:
         """Begin to decode an entry, unless it is too old or has failed too often."""
         stale = entry.stream == "frames" and entry.age_ms > self._limits.max_age_ms
         if stale or entry.deliveries > self._limits.max_deliveries:
-            return Prepared(entry, None, monotonic())
+            return Prepared(entry, None)
         loop = asyncio.get_running_loop()
         future = loop.run_in_executor(self._decoders, self._decode, entry)
-        return Prepared(entry, future, monotonic())
+        return Prepared(entry, future)
 
     def _decode(self, entry: Entry) -> Decoded:
         began_s = monotonic()
@@ -267,7 +266,7 @@ class DetectWork:
         except Exception as error:
             return await self._halved(decoded, error)
         infer_ms = (monotonic() - began_s) * 1e3
-        self._metrics.step("infer", infer_ms / 1e3)
+        metrics.STEP.labels("detect", "infer").observe(infer_ms / 1e3)
         return [
             self._outcome(item, ready, one, (began_s, infer_ms, len(decoded)))
             for (item, ready), one in zip(decoded, found, strict=True)
@@ -294,7 +293,7 @@ class DetectWork:
     ) -> Outcome:
         began_s, infer_ms, batch = call
         entry, head = item.entry, ready.frame.envelope
-        queued_ms = entry.age_ms + (began_s - item.read_s) * 1e3
+        queued_ms = entry.age_ms + (began_s - entry.read_s) * 1e3
         timing = {
             "queued_ms": round(max(0.0, queued_ms), 1),
             "decode_ms": round(ready.decode_ms, 2),
@@ -322,3 +321,19 @@ def _dead(entry: Entry, error: EntryError) -> Outcome:
     if error.reason is Reason.WRONG_PARTITION:
         source = None  # the source's own keys live in another slot
     return Outcome(entry, Verdict.DEAD, source, fields=fields, problem=problem)
+
+
+def _count(outcomes: list[Outcome], flags: dict[bytes, str]) -> None:
+    """Count what was written; what a sibling had finished is counted there."""
+    for outcome in outcomes:
+        flag, entry = flags[outcome.entry.entry_id], outcome.entry
+        if flag == "D":
+            metrics.DROPS.labels("detect", "duplicate").inc()
+        elif flag == "1" and outcome.verdict is Verdict.AGE:
+            metrics.DROPS.labels("detect", "age").inc()
+        elif flag == "1" and outcome.verdict is Verdict.DEAD:
+            metrics.ENTRIES.labels("detect", "dead").inc()
+        elif flag == "1":
+            metrics.ENTRIES.labels("detect", outcome.verdict.value).inc()
+            published_s = entry.age_ms / 1e3 + monotonic() - entry.read_s
+            metrics.LATENCY.labels("frame").observe(max(0.0, published_s))

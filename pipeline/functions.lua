@@ -235,7 +235,7 @@ end
 -- keys: frames, ledger, sources. args: consumer, count, backlog, key base, ttl_s.
 -- Beyond `backlog` undelivered entries the oldest are read together with the next `count`; of all
 -- these the newest of each source are kept, sources in turn, and the rest is dropped.
--- Returns the kept ones shaped like a reply of XREADGROUP.
+-- Returns the kept ones shaped like a reply of XREADGROUP, and the number dropped.
 local SHED_AT_ONCE = 64
 
 local function source_in(flat)
@@ -291,7 +291,7 @@ local function shed(keys, args)
     redis.call('HINCRBY', keys[2], 'acked:frames', #dropped)
     release_inputs(keys[1], dropped)
   end
-  return {{keys[1], kept}}
+  return {{keys[1], kept, #dropped}}
 end
 
 -- keys: stream. args: consumer, idle_ms. Removes consumers that are long idle and own nothing.

@@ -14,6 +14,7 @@ from enum import StrEnum
 from time import monotonic
 from typing import Any
 
+from pipeline import metrics
 from pipeline.errors import DependencyError
 from pipeline.partition import PartitionKeys
 from pipeline.stream import INPUT_GROUP, Argument, Raw, Store, pack_arguments, pairs
@@ -33,6 +34,7 @@ class Entry:
         fields: as published.
         deliveries: how often Redis has delivered it, this time included.
         age_ms: Redis's clock at the read minus the entry id.
+        read_s: when it was read, monotonic.
     """
 
     partition: int
@@ -41,6 +43,7 @@ class Entry:
     fields: dict[bytes, bytes]
     deliveries: int
     age_ms: int
+    read_s: float
 
 
 class Verdict(StrEnum):
@@ -111,15 +114,24 @@ class PausedError(DependencyError):
 
 @dataclass(slots=True)
 class _Stream:
-    """One stream as this worker sees it."""
+    """One stream as this worker sees it; `siblings` are all streams of its partition.
+
+    The streams of a partition are polled together or watched together, by one connection.
+    """
 
     partition: int
     name: str
     key: str
-    ready: bool = True
+    siblings: list[_Stream]
+    drained: bool = False
     lag: int = 0
     last_seen: bytes = b"0-0"
     claim_cursor: bytes = b"0-0"
+
+    @property
+    def is_polled(self) -> bool:
+        """Whether something may wait in its partition."""
+        return not all(stream.drained for stream in self.siblings)
 
 
 @dataclass(slots=True)
@@ -129,23 +141,27 @@ class Inputs:
     store: Store
     consumer: str
     limits: InputLimits
+    _partitions: list[list[_Stream]] = field(init=False)
     _streams: list[_Stream] = field(init=False)
     _wake: asyncio.Event = field(init=False, default_factory=asyncio.Event)
+    _drained: list[asyncio.Event] = field(init=False)
     _turn: int = field(init=False, default=0)
 
     def __post_init__(self) -> None:
-        self._streams = [
-            _Stream(partition, name, getattr(self.store.keys.of(partition), name))
-            for partition in range(self.store.keys.partitions)
-            for name in STREAMS
-        ]
+        self._partitions = []
+        for partition in range(self.store.keys.partitions):
+            keys, siblings = self.store.keys.of(partition), list[_Stream]()
+            siblings += [_Stream(partition, n, getattr(keys, n), siblings) for n in STREAMS]
+            self._partitions.append(siblings)
+        self._streams = [stream for siblings in self._partitions for stream in siblings]
+        self._drained = [asyncio.Event() for _ in self._partitions]
 
     async def read(self, room: int) -> list[Entry]:
         """Read up to about `room` new entries without waiting, streams in turn."""
         entries: list[Entry] = []
         asked = 0
         while asked < len(self._streams) and (free := room - len(entries)) > 0:
-            ready = [s for s in self._in_turn() if s.ready][:free]
+            ready = [s for s in self._in_turn() if s.is_polled][:free]
             if not ready:
                 break
             asked += len(ready)
@@ -172,6 +188,8 @@ class Inputs:
                 await self._repair(stream, answer)
                 continue
             found = _rows(answer)
+            if answer and len(answer[0]) > 2:
+                metrics.DROPS.labels("detect", "overflow").inc(answer[0][2])
             entries += _entries(stream, found, now_ms)
             self._note(stream, groups, len(found), count)
         return entries
@@ -201,11 +219,13 @@ class Inputs:
             if group["name"] == INPUT_GROUP.encode():
                 stream.last_seen = group["last-delivered-id"]
                 stream.lag = int(group["lag"] or 0)
-                stream.ready = found >= count or stream.lag > 0
+                stream.drained = found < count and not stream.lag
+        if not stream.is_polled:
+            self._drained[stream.partition].set()
 
     async def wait(self, timeout_s: float) -> None:
         """Wait until a stream may have something, at most `timeout_s`."""
-        if any(stream.ready for stream in self._streams):
+        if any(stream.is_polled for stream in self._streams):
             return
         self._wake.clear()
         try:
@@ -216,25 +236,23 @@ class Inputs:
     async def watch(self) -> None:
         """Notice new entries for ever; one blocking connection a partition."""
         async with asyncio.TaskGroup() as group:
-            for partition in range(self.store.keys.partitions):
-                mine = [s for s in self._streams if s.partition == partition]
-                group.create_task(self._watch_partition(mine))
+            for siblings in self._partitions:
+                group.create_task(self._watch_partition(siblings))
 
-    async def _watch_partition(self, streams: list[_Stream]) -> None:
+    async def _watch_partition(self, siblings: list[_Stream]) -> None:
+        drained = self._drained[siblings[0].partition]
         while True:
-            idle = {s.key: s.last_seen for s in streams if not s.ready}
+            await drained.wait()
             try:
-                if not idle:
-                    await asyncio.sleep(0.05)
-                elif await self.store.wait_for(idle):
-                    for stream in streams:
-                        stream.ready = True
-                    self._wake.set()
+                found = await self.store.wait_for({s.key: s.last_seen for s in siblings})
             except DependencyError:
-                for stream in streams:
-                    stream.ready = True
-                self._wake.set()
                 await asyncio.sleep(random.uniform(0.2, 1.0))
+                found = True  # the read that follows finds out what is the matter
+            if found:
+                drained.clear()
+                for stream in siblings:
+                    stream.drained = False
+                self._wake.set()
 
     async def claim(self, room: int) -> list[Entry]:
         """Take over entries whose consumer has been silent too long; counts a delivery each."""
@@ -333,6 +351,7 @@ def _entries(
     stream: _Stream, found: list[Raw], now_ms: int, deliveries: list[int] | None = None
 ) -> list[Entry]:
     counts = deliveries or [1] * len(found)
+    read_s = monotonic()
     return [
         Entry(
             stream.partition,
@@ -341,6 +360,7 @@ def _entries(
             fields,
             count,
             now_ms - int(entry_id.partition(b"-")[0]),
+            read_s,
         )
         for (entry_id, fields), count in zip(found, counts, strict=True)
     ]
@@ -369,8 +389,3 @@ def _item(outcome: Outcome, names: list[str], keys: PartitionKeys) -> dict[str, 
         if (value := getattr(outcome, name)) is not None:
             item[name] = value
     return item
-
-
-def is_due(last_s: float, period_s: float) -> bool:
-    """Tell whether something periodic is due, with a quarter of jitter against herds."""
-    return monotonic() - last_s >= period_s * random.uniform(0.75, 1.25)
