@@ -464,6 +464,43 @@ local function score_commit(keys, args)
   return {'OK'}
 end
 
+---------------------------------------------------------------------------------------- status
+-- keys: frames, recordings, events, detections, scores, dead, ledger, owner, sources.
+-- Returns msgpack of everything `percipio status` shows of a partition; no bodies travel.
+local function survey_stream(stream, name)
+  local row = {length = 0, added = 0, lag = 0, pending = 0, consumers = 0}
+  if redis.call('EXISTS', stream) == 0 then return row end
+  local info = pairs_of(redis.call('XINFO', 'STREAM', stream))
+  row.length, row.added = info['length'], info['entries-added']
+  local group = group_of(stream, name)
+  if not group then return row end
+  row.lag, row.pending, row.consumers = group['lag'], group['pending'], group['consumers']
+  local first = redis.call('XRANGE', stream, '(' .. group['last-delivered-id'], '+', 'COUNT', 1)[1]
+  if group['pending'] > 0 then
+    row.oldest = redis.call('XPENDING', stream, name)[2]
+  elseif first then
+    row.oldest = first[1]
+  end
+  return row
+end
+
+local function first_id(stream)
+  local first = redis.call('XRANGE', stream, '-', '+', 'COUNT', 1)[1]
+  return first and first[1] or ''
+end
+
+local function survey(keys)
+  local owner = redis.call('HMGET', keys[8], 'owner', 'epoch', 'expires_ms', 'stall')
+  return cmsgpack.pack({
+    frames = survey_stream(keys[1], INPUT_GROUP), recordings = survey_stream(keys[2], INPUT_GROUP),
+    events = survey_stream(keys[3], SCORE_GROUP), detections = survey_stream(keys[4], SCORE_GROUP),
+    detections_since = first_id(keys[4]), scores_since = first_id(keys[5]),
+    dead = redis.call('XLEN', keys[6]), sources = redis.call('ZCARD', keys[9]),
+    ledger = pairs_of(redis.call('HGETALL', keys[7])),
+    owner = owner[1] or '', epoch = owner[2] or '0', expires_ms = owner[3] or '0',
+  })
+end
+
 ----------------------------------------------------------------------------------- dead letters
 -- keys: dead, ledger, target stream | ''. args: id, then the fields to add anew (replay) or
 -- nothing (drop). Returns the new entry's id, '' after a drop, or false when it is gone.
@@ -493,4 +530,5 @@ register('renew', renew, DRAIN)
 register('release', release, DRAIN)
 register('watermark', watermark, {'no-writes'})
 register('score_commit', score_commit, DRAIN)
+register('survey', survey, {'no-writes'})
 register('dead_take', dead_take, {})

@@ -59,6 +59,11 @@ def pack_arguments(value: object) -> bytes:
     return packed
 
 
+def unpack_answer(answer: bytes) -> Any:
+    """Decode what a function packed with cmsgpack; its text comes as text."""
+    return msgpack.unpackb(answer, raw=False, strict_map_key=False)
+
+
 def hide_password(url: str) -> str:
     """Give a Redis URL as it may be logged."""
     parts = urlsplit(url)
