@@ -27,22 +27,27 @@ POLL_S = 0.005
 class Detector(Protocol):
     """What the stage needs of a network."""
 
-    @property
-    def labels(self) -> Sequence[str]:
-        """Class names by class id."""
-
-    @property
-    def model(self) -> str:
-        """Name and first 12 digits of the SHA-256 of the weights, `yolov9t@0123456789ab`."""
-
     def decode(self, data: bytes) -> Picture:
         """Check and decode a picture; raises EntryError. Called from several threads."""
 
     def detect(self, pictures: Sequence[Picture]) -> list[Detections]:
         """Find objects; one result a picture. Called from one thread at a time."""
 
-    def encode_jpeg(self, picture: Picture) -> bytes:
-        """Encode a picture for viewers."""
+
+@dataclass(frozen=True, slots=True)
+class Network:
+    """A detector and what results say of it.
+
+    Attributes:
+        model: name and first 12 digits of the weights' SHA-256, `yolov9t@0123456789ab`.
+        labels: class names by class id.
+        encode_jpeg: encodes a picture for viewers, where the frame is no JPEG itself.
+    """
+
+    detector: Detector
+    model: str
+    labels: Sequence[str]
+    encode_jpeg: Callable[[Picture], bytes]
 
 
 @dataclass(frozen=True, slots=True)
@@ -192,18 +197,19 @@ class DetectWork:
 
     def __init__(
         self,
-        detector: Detector,
+        network: Network,
         limits: DetectLimits,
         partitions: int,
         decoders: Executor,
     ) -> None:
         self.idle = asyncio.Event()
         self.idle.set()
-        self._detector = detector
+        self._network = network
+        self._detector = network.detector
         self._limits = limits
         self._partitions = partitions
         self._decoders = decoders
-        self._network = ThreadPoolExecutor(1, thread_name_prefix="network")
+        self._thread = ThreadPoolExecutor(1, thread_name_prefix="network")
         self._turn = asyncio.Lock()
 
     def prepare(self, entry: Entry) -> Prepared:
@@ -222,7 +228,7 @@ class DetectWork:
         jpeg = None
         if self._limits.keep_last:
             is_jpeg = frame.image.startswith(JPEG_START)
-            jpeg = frame.image if is_jpeg else self._detector.encode_jpeg(picture)
+            jpeg = frame.image if is_jpeg else self._network.encode_jpeg(picture)
         return Decoded(frame, picture, jpeg, (monotonic() - began_s) * 1e3)
 
     async def handle(self, batch: Batch) -> list[Outcome]:
@@ -262,7 +268,7 @@ class DetectWork:
         pictures = [ready.picture for _, ready in decoded]
         began_s = monotonic()
         try:
-            found = await loop.run_in_executor(self._network, self._detector.detect, pictures)
+            found = await loop.run_in_executor(self._thread, self._detector.detect, pictures)
         except Exception as error:
             return await self._halved(decoded, error)
         infer_ms = (monotonic() - began_s) * 1e3
@@ -286,7 +292,7 @@ class DetectWork:
         """Run a black picture: where that fails too, the worker is ill, not the entry."""
         black = Picture(np.zeros_like(picture.image), picture.width, picture.height)
         loop = asyncio.get_running_loop()
-        await loop.run_in_executor(self._network, self._detector.detect, [black])
+        await loop.run_in_executor(self._thread, self._detector.detect, [black])
 
     def _outcome(
         self, item: Prepared, ready: Decoded, found: Detections, call: tuple[float, float, int]
@@ -301,13 +307,13 @@ class DetectWork:
             "batch": batch,
         }
         facts = {
-            "model": self._detector.model,
+            "model": self._network.model,
             "width": ready.picture.width,
             "height": ready.picture.height,
             "cached": False,
             "timing": timing,
         }
-        labels = self._detector.labels
+        labels = self._network.labels
         fields = detection_fields(ready.frame, entry.stream, found, labels, facts)
         return Outcome(
             entry, Verdict.DETECTED, head.source, head.producer, head.seq, fields, ready.jpeg

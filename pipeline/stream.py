@@ -132,18 +132,26 @@ class Store:
 
     @classmethod
     @asynccontextmanager
-    async def open(cls, url: str, keys: Keys, *, wait_s: float = 0.0) -> AsyncIterator[Store]:
-        """Connect, wait up to `wait_s` for Redis, check it and prepare the deployment.
+    async def open(
+        cls, url: str, keys: Keys, *, wait_s: float = 0.0, create: bool = True
+    ) -> AsyncIterator[Store]:
+        """Connect, wait up to `wait_s` for Redis, check it and the deployment.
+
+        Args:
+            url: as in CONTRACT 7.
+            keys: the deployment's.
+            wait_s: how long Redis may take to answer.
+            create: make the deployment where there is none yet, as workers do.
 
         Raises:
-            DependencyError: Redis is away, too old or evicts keys.
+            DependencyError: Redis is away or too old, or there is no deployment.
             SettingsError: the deployment was made with another number of partitions.
         """
         client = make_client(url)
         store = cls(client, keys)
         try:
             await store._wait(url, wait_s)
-            await store.prepare()
+            await store.prepare(create=create)
             yield store
         finally:
             await client.aclose()
@@ -174,18 +182,22 @@ class Store:
         """Whether this is a Redis Cluster."""
         return isinstance(self._client, RedisCluster)
 
-    async def prepare(self) -> None:
-        """Record or check the partitions, load the functions, make the groups at `0`."""
-        await self._check_config()
-        await self.load_functions()
-        await self.make_groups(range(self.keys.partitions))
+    async def prepare(self, *, create: bool = True) -> None:
+        """Record or check the partitions; with `create` make groups at `0`, load functions."""
+        await self._check_config(create=create)
+        if create:
+            await self.load_functions()
+            await self.make_groups(range(self.keys.partitions))
 
-    async def _check_config(self) -> None:
+    async def _check_config(self, *, create: bool) -> None:
         key, wanted = self.keys.config, self.keys.partitions
         async with self.translating("read the deployment's record"):
-            await self._client.hsetnx(key, "partitions", str(wanted))
-            await self._client.hsetnx(key, "contract", str(CONTRACT))
+            if create:
+                await self._client.hsetnx(key, "partitions", str(wanted))
+                await self._client.hsetnx(key, "contract", str(CONTRACT))
             recorded: Any = await self._client.hgetall(key)
+        if not recorded:
+            raise DependencyError(f"{key} is not there: no worker has started with this prefix yet")
         if int(recorded[b"partitions"]) != wanted:
             raise SettingsError(
                 f"PERCIPIO_PARTITIONS is {wanted}, but {key} was made with "

@@ -40,7 +40,7 @@ def run(args: argparse.Namespace, settings: Settings) -> int:
 
 async def _run(args: argparse.Namespace, settings: Settings) -> int:
     keys = Keys(settings.streams.key_prefix, settings.streams.partitions)
-    async with Store.open(settings.redis.url, keys) as store:
+    async with Store.open(settings.redis.url, keys, create=False) as store:
         if args.action == "list":
             _print_list(await _select(store, args), as_json=args.json)
             return 0

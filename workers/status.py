@@ -35,7 +35,7 @@ def run(args: argparse.Namespace, settings: Settings) -> int:
 
 async def _read(settings: Settings) -> Status:
     keys = Keys(settings.streams.key_prefix, settings.streams.partitions)
-    async with Store.open(settings.redis.url, keys) as store:
+    async with Store.open(settings.redis.url, keys, create=False) as store:
         return await read_status(store)
 
 
