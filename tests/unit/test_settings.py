@@ -103,6 +103,8 @@ def test_every_problem_is_told_at_once() -> None:
         ("REDIS_URL", "redis://host:99999"),
         ("REDIS_URL", "redis://host/first"),
         ("REDIS_URL", "redis://a b"),
+        ("REDIS_URL", "redis://:p@ss@host"),
+        ("REDIS_URL", "redis://user:1/2@host"),
         ("REDIS_URL", "unix://"),
         ("REDIS_URL", "redis+cluster://a:1,,b:2"),
         ("REDIS_URL", "redis+cluster://a:1/0"),
