@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import random
 from collections.abc import Callable, Sequence
 from concurrent.futures import Executor, ThreadPoolExecutor
 from dataclasses import dataclass
@@ -13,10 +14,11 @@ import numpy as np
 
 from pipeline import metrics
 from pipeline.batch import Batcher, CloseReason
-from pipeline.errors import EntryError, Reason
+from pipeline.consumer import sleep_unless
+from pipeline.errors import DependencyError, EntryError, Reason
 from pipeline.inputs import Entry, Inputs, Outcome, Verdict
 from pipeline.log import get_logger
-from pipeline.records import Detections, Picture
+from pipeline.records import Detections, Image, Picture
 from pipeline.wire import FrameEntry, dead_fields, detection_fields, read_frame, source_of
 
 JPEG_START = b"\xff\xd8"
@@ -47,7 +49,7 @@ class Network:
     detector: Detector
     model: str
     labels: Sequence[str]
-    encode_jpeg: Callable[[Picture], bytes]
+    encode_jpeg: Callable[[Image], bytes]
 
 
 @dataclass(frozen=True, slots=True)
@@ -178,18 +180,20 @@ class DetectFeed:
 
     async def keep(self, stop: asyncio.Event, period_s: float) -> None:
         """Keep what is in work ours, take over what is nobody's, count what others removed."""
-        while not stop.is_set():
-            for entries in list(self._in_work.values()):
-                await self._inputs.renew(entries)
-                metrics.RENEWED.labels("detect").inc(len(entries))
-            if not self._claimed:
-                self._claimed = await self._inputs.claim(self._limits.batch_size)
-                metrics.CLAIMED.labels("detect").inc(len(self._claimed))
-            metrics.LOST.labels("detect").inc(await self._inputs.audit())
+        while not await sleep_unless(stop, random.uniform(0.75, 1.25) * period_s):
             try:
-                await asyncio.wait_for(stop.wait(), period_s)
-            except TimeoutError:
-                continue
+                await self._keep_once()
+            except DependencyError as error:
+                get_logger().warning("dependency_down", error=str(error))
+
+    async def _keep_once(self) -> None:
+        for entries in list(self._in_work.values()):
+            await self._inputs.renew(entries)
+            metrics.RENEWED.labels("detect").inc(len(entries))
+        if not self._claimed:
+            self._claimed = await self._inputs.claim(self._limits.batch_size)
+            metrics.CLAIMED.labels("detect").inc(len(self._claimed))
+        metrics.LOST.labels("detect").inc(await self._inputs.audit())
 
 
 class DetectWork:
@@ -228,7 +232,7 @@ class DetectWork:
         jpeg = None
         if self._limits.keep_last:
             is_jpeg = frame.image.startswith(JPEG_START)
-            jpeg = frame.image if is_jpeg else self._network.encode_jpeg(picture)
+            jpeg = frame.image if is_jpeg else self._network.encode_jpeg(picture.image)
         return Decoded(frame, picture, jpeg, (monotonic() - began_s) * 1e3)
 
     async def handle(self, batch: Batch) -> list[Outcome]:

@@ -191,7 +191,7 @@ def _host_port(text: str) -> tuple[str, int]:
 def _check_server(url: str) -> None:
     parts = urlsplit(url)
     if url.count("@") > parts.netloc.count("@") or url.count("@") > 1:
-        raise ValueError  # a password with @ / ? or # as such would be cut, its rest taken as a host
+        raise ValueError  # a password holding @ unescaped: its rest would be taken for a host
     _ = parts.port  # raises when it is no port
     database = parts.path.removeprefix("/")
     if not parts.hostname or parts.fragment or (database and not database.isdecimal()):
