@@ -50,7 +50,7 @@ COLD_MS = 300_000
 Parsed = EventEntry | DetectionEntry | EntryError
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Input:
     """An entry to score, or what is wrong with it.
 
@@ -159,7 +159,7 @@ class PartitionScorer:
     ) -> None:
         head = event.envelope
         codes, values = self._engine.encode_event(memory.slot, event.values)
-        if not memory.accept(head.producer, head.seq, id_ms(one.entry_id)):
+        if not memory.accept(head.producer, head.seq, head.added_ms):
             result.ledger["events_dropped_duplicate"] += 1
             call.problems[head.source] = f"duplicate of {head.producer} number {head.seq}"
             return
@@ -291,10 +291,11 @@ class PartitionScorer:
 
     def _count(self, kind: str, one: Input, memory: Memory, late: bool, result: Result) -> None:
         assert not isinstance(one.value, EntryError)
+        head = one.value.envelope
         memory.count += 1
         memory.late += late
-        memory.heard_ms = max(memory.heard_ms, id_ms(one.entry_id))
-        memory.newest_ms = max(memory.newest_ms, one.value.envelope.ts_ms)
+        memory.heard_ms = max(memory.heard_ms, head.added_ms)
+        memory.newest_ms = max(memory.newest_ms, head.ts_ms)
         if kind == FRAME:
             memory.frames += 1
         else:
