@@ -139,16 +139,7 @@ async def _read(store: Store, positions: Mapping[Stream, Position]) -> list[_Rea
     """Wait up to a second for entries of streams that one command may name."""
     by_key = {_key(store, stream): stream for stream in positions}
     ids = [f"{ms}-{seq}" for ms, seq, _ in positions.values()]
-    command: tuple[Argument, ...] = (
-        "XREAD",
-        "COUNT",
-        _COUNT,
-        "BLOCK",
-        BLOCK_MS,
-        "STREAMS",
-        *by_key,
-        *ids,
-    )
+    head = ("XREAD", "COUNT", _COUNT, "BLOCK", BLOCK_MS, "STREAMS")
     answer = await store.run(*head, *by_key, *ids)
     found = {by_key[key.decode()]: entries for key, entries in answer or ()}
     facts = await _inspect(store, list(found))
