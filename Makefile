@@ -50,7 +50,8 @@ $(STAMP): $(INPUTS)
 	  || { echo "Python 3.11 or newer is needed: make $(MAKECMDGOALS) PYTHON=python3.11"; exit 2; }
 	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV) || $(PYTHON) -m virtualenv $(VENV) \
 	  || { rm -rf $(VENV); echo "no venv: apt install python3-venv"; exit 2; }
-	$(BIN)/python -m pip install --quiet --constraint $(PINS) --editable '.[dev]'
+	@echo "Installing into $(VENV), with $(PINS): minutes the first time"
+	@$(BIN)/python -m pip install --quiet --constraint $(PINS) --editable '.[dev]'
 	@touch $@
 
 # Asked for by name, a build of torch is installed even if everything is set up.
