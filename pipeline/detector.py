@@ -97,6 +97,10 @@ class YoloDetector:
         self._memory = np.empty(0, np.uint8)
         self._lock = threading.Lock()
 
+    def with_thresholds(self, thresholds: Thresholds) -> YoloDetector:
+        """Give a detector over the same network that counts other things as objects."""
+        return YoloDetector(self._runtime, self.info, thresholds, max(self._outer))
+
     def decode(self, data: bytes) -> Picture:
         """Decode an encoded picture as finely as the network needs.
 
