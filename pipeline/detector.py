@@ -97,6 +97,17 @@ class YoloDetector:
         self._memory = np.empty(0, np.uint8)
         self._lock = threading.Lock()
 
+    def for_evaluation(self, thresholds: Thresholds, *, square: bool) -> YoloDetector:
+        """Give a detector over the same network that counts other things as objects.
+
+        Args:
+            thresholds: instead of its own.
+            square: pad to a square, not to the smallest rectangle.
+        """
+        other = YoloDetector(self._runtime, self.info, thresholds, max(self._outer))
+        other._stride = None if square else self._stride
+        return other
+
     def decode(self, data: bytes) -> Picture:
         """Decode an encoded picture as finely as the network needs.
 

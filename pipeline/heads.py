@@ -96,6 +96,31 @@ def suppress(xyxy: Floats, confidence: Floats, class_id: Ints, iou: float, limit
     return np.array(chosen, np.int32)
 
 
+def matches(expected: Detections, found: Detections, iou: float) -> NDArray[np.bool_]:
+    """Tell for each expected object whether `found` has one of its class over that overlap.
+
+    Each object of `found` stands for one of the expected, the strongest choose first.
+    """
+    matched = np.zeros(len(expected), bool)
+    free = np.ones(len(found), bool)
+    for index in np.argsort(-expected.confidence, kind="stable") if len(found) else ():
+        overlap = overlaps(expected.xyxy[index], found.xyxy)
+        overlap[~free | (found.class_id != expected.class_id[index])] = -1
+        best = int(overlap.argmax())
+        if overlap[best] >= iou:
+            matched[index], free[best] = True, False
+    return matched
+
+
+def overlaps(box: Floats, others: Floats) -> Floats:
+    """Give the intersection over union of one box (4,) with each of (n, 4), all corners."""
+    low, high = np.maximum(box[:2], others[:, :2]), np.minimum(box[2:], others[:, 2:])
+    common = np.prod(np.maximum(high - low, 0), axis=1)
+    area = np.prod(box[2:] - box[:2]) + np.prod(others[:, 2:] - others[:, :2], axis=1)
+    result: Floats = (common / np.maximum(area - common, 1e-9)).astype(np.float32)
+    return result
+
+
 def _read_raw(output: Floats, thresholds: Thresholds) -> Iterator[Detections]:
     best = output[:, 4:].max(axis=1)
     for columns, strongest in zip(output, best, strict=True):

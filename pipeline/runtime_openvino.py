@@ -8,7 +8,9 @@ which matters where Redis and the decoders share them.
 
 from __future__ import annotations
 
+import json
 from collections import Counter
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -31,6 +33,15 @@ MAX_HOT_SIZES = 4
 def open_runtime(spec: ModelSpec) -> OpenVinoRuntime:
     """Read the network, from the export of a checkpoint if need be, and compile it."""
     return OpenVinoRuntime(spec)
+
+
+def write_folder(onnx: Path, folder: Path) -> None:
+    """Write an ONNX file as an OpenVINO folder, class names beside it as ultralytics does."""
+    folder.mkdir(parents=True, exist_ok=True)
+    metadata = read_metadata(onnx, Kind.ONNX)
+    ov.save_model(ov.Core().read_model(str(onnx)), folder / "model.xml", compress_to_fp16=False)
+    text = json.dumps({"task": "detect", "names": dict(enumerate(metadata.labels))})  # JSON is YAML
+    (folder / "metadata.yaml").write_text(text, encoding="utf-8")
 
 
 class OpenVinoRuntime:

@@ -302,11 +302,16 @@ class Store:
             answers: list[Any] = await pipe.execute(raise_on_error=False)
         return answers
 
-    async def wait_for(self, last_seen: dict[str, bytes]) -> bool:
-        """Wait up to a second until a stream has an entry after the id given; keys of one slot."""
+    async def wait_for(self, last_seen: dict[str, bytes], block_ms: int = BLOCK_MS) -> bool:
+        """Wait until a stream has an entry after the id given, at most a second.
+
+        Args:
+            last_seen: id by key; all keys of one slot.
+            block_ms: 1 to 1000.
+        """
         async with self.translating("wait"):
             found = await self._client.execute_command(
-                "XREAD", "COUNT", 1, "BLOCK", BLOCK_MS, "STREAMS", *last_seen, *last_seen.values()
+                "XREAD", "COUNT", 1, "BLOCK", block_ms, "STREAMS", *last_seen, *last_seen.values()
             )
         return bool(found)
 
