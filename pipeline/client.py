@@ -52,6 +52,8 @@ class Client:
         buffer_bytes: kept while Redis is away; with 0 publishing raises DependencyError instead.
         wait_for_room: with a full buffer hold publishers back instead of losing entries.
         hold_s: how long a full stream holds a publisher back before FullError; None for ever.
+        full_retry_s: how long an entry is offered to a Redis at maxmemory before FullError; a live
+            frame is offered once.
         jpeg_quality: of arrays, 1 to 100.
         on_loss: is told source, stream and reason of each loss, on the event loop.
     """
@@ -66,6 +68,7 @@ class Client:
         buffer_bytes: int = BUFFER_BYTES,
         wait_for_room: bool = False,
         hold_s: float | None = None,
+        full_retry_s: float = 10.0,
         jpeg_quality: int = 90,
         on_loss: OnLoss | None = None,
     ) -> None:
@@ -75,7 +78,11 @@ class Client:
         self._streams = replace(settings.streams, key_prefix=prefix)
         self._wait_s = wait_s
         self._make_outbox = partial(
-            Outbox, buffer_bytes=buffer_bytes, wait_for_room=wait_for_room, on_loss=on_loss
+            Outbox,
+            buffer_bytes=buffer_bytes,
+            wait_for_room=wait_for_room,
+            full_retry_s=full_retry_s,
+            on_loss=on_loss,
         )
         self._hold_s = hold_s
         self._jpeg_quality = jpeg_quality
@@ -123,6 +130,11 @@ class Client:
     def lost(self) -> int:
         """Entries taken and given up, where no publisher was told by an exception."""
         return self._outbox.lost
+
+    @property
+    def sent(self) -> int:
+        """Entries that Redis has confirmed."""
+        return self._outbox.sent
 
     @property
     def unsent(self) -> int:

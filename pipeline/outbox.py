@@ -21,7 +21,6 @@ from pipeline.stream import Argument, Store, refusal
 log = get_logger()
 
 CONFIRM_S = 5.0
-FULL_RETRY_S = 10.0
 _BATCH_ENTRIES = 512
 _BATCH_BYTES = 4 << 20
 _IN_FLIGHT_BYTES = 8 << 20
@@ -51,15 +50,23 @@ class Outbox:
         buffer_bytes: how much is kept while Redis is away; 0 keeps nothing: publishing raises.
         wait_for_room: with a full buffer hold the publisher back, where else entries are lost:
             a live frame replaces older ones, anything else is lost itself.
+        full_retry_s: how long an entry is offered to a Redis at maxmemory; live frames are once.
         on_loss: is told of each loss; runs on the event loop.
     """
 
     def __init__(
-        self, store: Store, *, buffer_bytes: int, wait_for_room: bool, on_loss: OnLoss | None
+        self,
+        store: Store,
+        *,
+        buffer_bytes: int,
+        wait_for_room: bool,
+        full_retry_s: float,
+        on_loss: OnLoss | None,
     ) -> None:
         self._store = store
         self._buffer_bytes = buffer_bytes
         self._wait_for_room = wait_for_room
+        self._full_retry_s = full_retry_s
         self._on_loss = on_loss
         self._queue: deque[Outgoing] = deque()
         self._sending: list[Outgoing] = []
@@ -183,7 +190,7 @@ class Outbox:
         if isinstance(error, FullError):
             self._full_since_s = self._full_since_s or monotonic()
             waited_s = monotonic() - max(self._full_since_s, entry.since_s)
-            return entry.draft.stream == "frames" or waited_s > FULL_RETRY_S
+            return entry.draft.stream == "frames" or waited_s > self._full_retry_s
         return self._buffer_bytes == 0
 
     def _fail(self, entry: Outgoing, error: PercipioError) -> None:

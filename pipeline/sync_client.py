@@ -27,6 +27,7 @@ class Options(TypedDict, total=False):
     buffer_bytes: int
     wait_for_room: bool
     hold_s: float | None
+    full_retry_s: float
     jpeg_quality: int
     on_loss: OnLoss | None
 
@@ -90,6 +91,11 @@ class SyncClient:
     def lost(self) -> int:
         """Entries taken and given up, where no publisher was told by an exception."""
         return self._client.lost
+
+    @property
+    def sent(self) -> int:
+        """Entries that Redis has confirmed."""
+        return self._client.sent
 
     @property
     def unsent(self) -> int:
