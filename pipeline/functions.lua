@@ -443,7 +443,8 @@ local function score_commit(keys, args)
     if source.memory then
       write_source(keys, source, at_ms, limits.ttl_s)
     else
-      touch(keys, source.k, source.name, at_ms, limits.ttl_s, 'dead', source.problem)
+      touch(keys, source.k, source.name, at_ms, limits.ttl_s, nil, source.problem)
+      for counter, by in pairs(source.add) do redis.call('HINCRBY', keys[source.k], counter, by) end
     end
   end
   for counter, by in pairs(batch.ledger) do redis.call('HINCRBY', keys.ledger, counter, by) end

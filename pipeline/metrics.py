@@ -96,7 +96,11 @@ BUILD = Info("percipio_build", "What runs here.")
 
 def describe_build(**labels: str) -> None:
     """Publish the version and `labels` (worker, model, device) as `percipio_build_info`."""
-    BUILD.info({"version": metadata.version("percipio"), **labels})
+    try:
+        version = metadata.version("percipio")
+    except metadata.PackageNotFoundError:  # a checkout on the path, not installed
+        version = "unknown"
+    BUILD.info({"version": version, **labels})
 
 
 @contextmanager

@@ -54,7 +54,7 @@ class Page:
     Attributes:
         events: entries after the cursor, oldest first.
         detections: the same of the detections stream.
-        is_end: both streams were read to their end.
+        is_end: detections were read to their end.
         pending: of frames and recordings the smallest pending id, None when nothing is pending.
         now_ms: Redis's clock, read before the streams.
     """
@@ -162,16 +162,24 @@ class Ownership:
         """Give the partition back; the next owner sees a clean hand-over."""
         await self.store.call("release", [owned.keys.owner], self.me, owned.epoch)
 
-    async def read(self, owned: OwnedPartition, count: int) -> Page:
-        """Read up to `count` entries of each stream behind the cursors, without waiting."""
+    async def read(
+        self, owned: OwnedPartition, after: tuple[bytes, bytes], counts: tuple[int, int]
+    ) -> Page:
+        """Read entries of events and detections after the ids given, without waiting.
+
+        Args:
+            owned: the partition.
+            after: of events and detections the last id that has been read.
+            counts: most entries to read of each; 0 reads none.
+        """
         keys = owned.keys
         now_ms = await self.store.now_ms() if self.store.is_cluster else 0
         head: list[Sequence[Argument]] = [] if self.store.is_cluster else [("TIME",)]
         commands: list[Sequence[Argument]] = [
             *head,
             self.store.command("watermark", [keys.frames, keys.recordings]),
-            _range(keys.events, owned.events, count),
-            _range(keys.detections, owned.detections, count),
+            _range(keys.events, after[0], max(1, counts[0])),
+            _range(keys.detections, after[1], max(1, counts[1])),
         ]
         answers = await self.store.run_many(commands)
         for answer in answers:
@@ -182,9 +190,9 @@ class Ownership:
             now_ms = int(seconds) * 1000 + int(micros) // 1000
         marks, events, detections = answers
         return Page(
-            events,
-            detections,
-            len(events) < count and len(detections) < count,
+            events if counts[0] else [],
+            detections if counts[1] else [],
+            0 < len(detections) < counts[1] or not detections,
             {"frames": marks[0] or None, "recordings": marks[1] or None},
             now_ms,
         )
@@ -197,10 +205,13 @@ class Ownership:
             raise FencedError(f"partition {owned.number}: {error}") from error
         raise DependencyError(f"Redis: read partition {owned.number}: {error}") from error
 
-    async def fetch(self, key: str, ids: Sequence[bytes]) -> list[Raw]:
-        """Give entries by id; one that is gone is left out."""
-        answers = await self.store.run_many([("XRANGE", key, i, i) for i in ids])
-        return [answer[0] for answer in answers if answer and not isinstance(answer, Exception)]
+    async def fetch_held(self, owned: OwnedPartition) -> list[Raw]:
+        """Give all detections entries from the oldest held one to the cursor."""
+        if not owned.held:
+            return []
+        span = (owned.held[0], owned.detections.last_id)
+        found: list[Raw] = await self.store.run("XRANGE", owned.keys.detections, *span)
+        return found
 
     async def recall(self, owned: OwnedPartition, sources: Sequence[str]) -> list[bytes | None]:
         """Give what is remembered of sources, None for one that is not."""
@@ -215,16 +226,17 @@ class Ownership:
         names = await self.store.run("ZRANGE", owned.keys.sources, 0, -1)
         return [name.decode() for name in names]
 
-    async def missing(self, owned: OwnedPartition) -> tuple[int, int]:
+    async def missing(self, owned: OwnedPartition, detections: Cursor) -> tuple[int, int]:
         """Count entries of events and detections that others removed before they were read.
 
-        Only right when both streams were read to their end.
+        Only right when all that was read of events is committed, and `detections` is how far
+        those have been read.
         """
         answers = await self.store.run_many(
             [("XINFO STREAM", key) for key in (owned.keys.events, owned.keys.detections)]
         )
         lost = []
-        for answer, cursor in zip(answers, (owned.events, owned.detections), strict=True):
+        for answer, cursor in zip(answers, (owned.events, detections), strict=True):
             if isinstance(answer, Exception):
                 await self._repair(owned, answer)
             info = pairs(answer)
@@ -272,8 +284,8 @@ class Ownership:
         }
 
 
-def _range(key: str, cursor: Cursor, count: int) -> Sequence[Argument]:
-    return ("XRANGE", key, b"(" + cursor.last_id, "+", "COUNT", count)
+def _range(key: str, last_id: bytes, count: int) -> Sequence[Argument]:
+    return ("XRANGE", key, b"(" + last_id, "+", "COUNT", count)
 
 
 def _move(old: Cursor, new: Cursor) -> dict[str, Any]:
@@ -290,8 +302,7 @@ def _source(write: SourceWrite, keys: PartitionKeys, names: list[str]) -> dict[s
     names += [keys.state(write.name), keys.memory(write.name)]
     row: dict[str, Any] = {"name": write.name, "k": k}
     if write.memory is None:
-        row["problem"] = write.problem or ""
-        return row
+        return row | {"problem": write.problem or "", "add": write.add}
     row |= {"state": write.state, "absent": write.absent, "memory": write.memory}
     row |= {"seen_ms": write.seen_ms, "add": write.add}
     return row

@@ -20,19 +20,24 @@ from redis.asyncio.cluster import ClusterNode, RedisCluster
 from redis.asyncio.retry import Retry
 from redis.backoff import ExponentialWithJitterBackoff
 from redis.exceptions import (
-    ConnectionError as RedisConnectionError,
-)
-from redis.exceptions import (
+    AskError,
+    ClusterError,
     NoPermissionError,
+    OutOfMemoryError,
+    ReadOnlyError,
     RedisClusterException,
     RedisError,
     ResponseError,
+    TryAgainError,
+)
+from redis.exceptions import (
+    ConnectionError as RedisConnectionError,
 )
 from redis.exceptions import (
     TimeoutError as RedisTimeoutError,
 )
 
-from pipeline.errors import DependencyError, SettingsError
+from pipeline.errors import DependencyError, FullError, PercipioError, SettingsError
 from pipeline.partition import Keys
 
 CONTRACT = 1
@@ -62,6 +67,34 @@ def pack_arguments(value: object) -> bytes:
 def unpack_answer(answer: bytes) -> Any:
     """Decode what a function packed with cmsgpack; its text comes as text."""
     return msgpack.unpackb(answer, raw=False, strict_map_key=False)
+
+
+_PASSING = (
+    RedisConnectionError,  # LOADING too
+    RedisTimeoutError,
+    RedisClusterException,
+    ClusterError,  # CLUSTERDOWN, MASTERDOWN
+    AskError,  # MOVED too
+    ReadOnlyError,
+    TryAgainError,
+    OSError,
+)
+_PASSING_WORDS = ("MISCONF", "NOREPLICAS", "BUSY")
+
+
+def refusal(answer: Exception, what: str) -> PercipioError:
+    """Give our own error for one answer of `run_many`.
+
+    Returns:
+        FullError at maxmemory; DependencyError for what may pass; SettingsError for what will be
+        refused however often it is sent.
+    """
+    text = f"Redis: {what}: {answer}"
+    if isinstance(answer, OutOfMemoryError):
+        return FullError(f"Redis is full (maxmemory): {what} refused")
+    if isinstance(answer, _PASSING) or str(answer).startswith(_PASSING_WORDS):
+        return DependencyError(text)
+    return SettingsError(text)
 
 
 def hide_password(url: str) -> str:
@@ -269,11 +302,16 @@ class Store:
             answers: list[Any] = await pipe.execute(raise_on_error=False)
         return answers
 
-    async def wait_for(self, last_seen: dict[str, bytes]) -> bool:
-        """Wait up to a second until a stream has an entry after the id given; keys of one slot."""
+    async def wait_for(self, last_seen: dict[str, bytes], block_ms: int = BLOCK_MS) -> bool:
+        """Wait until a stream has an entry after the id given, at most a second.
+
+        Args:
+            last_seen: id by key; all keys of one slot.
+            block_ms: 1 to 1000.
+        """
         async with self.translating("wait"):
             found = await self._client.execute_command(
-                "XREAD", "COUNT", 1, "BLOCK", BLOCK_MS, "STREAMS", *last_seen, *last_seen.values()
+                "XREAD", "COUNT", 1, "BLOCK", block_ms, "STREAMS", *last_seen, *last_seen.values()
             )
         return bool(found)
 

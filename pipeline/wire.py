@@ -10,6 +10,7 @@ import math
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any
 
 import msgpack
@@ -32,12 +33,13 @@ _FRAME = _COMMON | {b"image"}
 _EVENT = _COMMON | {b"values", b"channel", b"value", b"kind"}
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Envelope:
     """What every input carries beside its content.
 
     Attributes:
         entry_id: id of the entry in its stream, `1234-0`.
+        added_ms: when it was added, the time part of the id.
         source: a valid source name of this partition.
         ts_ms: Unix milliseconds; the entry id's time when the publisher gave none.
         producer: the publisher's run, with `seq` its number; None when it numbers nothing.
@@ -46,6 +48,7 @@ class Envelope:
     """
 
     entry_id: bytes
+    added_ms: int
     source: str
     ts_ms: int
     producer: str | None = None
@@ -65,7 +68,7 @@ class Envelope:
         return fields
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class FrameEntry:
     """One picture as it was published; `image` is JPEG, PNG or WebP bytes, not yet looked at."""
 
@@ -73,7 +76,7 @@ class FrameEntry:
     image: bytes
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class EventEntry:
     """One observation; `values` is empty for a heartbeat only."""
 
@@ -82,7 +85,7 @@ class EventEntry:
     kind: str | None
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class DetectionEntry:
     """The detections of one frame as the score stage reads them.
 
@@ -149,13 +152,23 @@ def source_of(fields: Fields) -> str | None:
     return name if name is not None and is_source(name) else None
 
 
-def _source(fields: Fields, partition: int, partitions: int) -> str:
-    name = _text(fields, b"source")
-    if name is None:
-        raise _bad("source: missing")
+@lru_cache(maxsize=65_536)
+def _place(raw: bytes, partitions: int) -> tuple[str, int]:
+    """Check a source's name; gives it and its partition."""
+    try:
+        name = raw.decode()
+    except UnicodeDecodeError:
+        raise _bad("source: not UTF-8 text") from None
     if not is_source(name):
         raise _bad(f"source: {name[:140]!r} is not 1 to 128 characters of A-Z a-z 0-9 . _ : -")
-    right = partition_of(name, partitions)
+    return name, partition_of(name, partitions)
+
+
+def _source(fields: Fields, partition: int, partitions: int) -> str:
+    raw = fields.get(b"source")
+    if raw is None:
+        raise _bad("source: missing")
+    name, right = _place(raw, partitions)
     if right != partition:
         raise EntryError(
             Reason.WRONG_PARTITION,
@@ -165,10 +178,8 @@ def _source(fields: Fields, partition: int, partitions: int) -> str:
     return name
 
 
-def _meta(fields: Fields) -> bytes | None:
-    raw = fields.get(b"meta")
-    if raw is None:
-        return None
+def _meta(fields: Fields) -> bytes:
+    raw = fields[b"meta"]
     if len(raw) > MAX_META_BYTES:
         raise _bad(f"meta: {len(raw)} bytes, at most {MAX_META_BYTES}")
     if not isinstance(unpack(raw, "meta"), dict):
@@ -188,11 +199,7 @@ def unpack(raw: bytes, name: str) -> Any:
         raise _bad(f"{name}: not msgpack ({type(error).__name__}: {error})") from error
 
 
-def _ts(fields: Fields, entry_id: bytes) -> int:
-    added_ms = id_ms(entry_id)
-    raw = fields.get(b"ts")
-    if raw is None:
-        return added_ms
+def _ts(raw: bytes, added_ms: int) -> int:
     ts_ms = _number(raw, "ts")
     if ts_ms > added_ms + MAX_AHEAD_MS:
         raise _bad(f"ts: {ts_ms} is {ts_ms - added_ms} ms ahead of the entry id, at most 60000")
@@ -200,26 +207,33 @@ def _ts(fields: Fields, entry_id: bytes) -> int:
 
 
 def _sequence(fields: Fields) -> tuple[str | None, int | None]:
-    producer, seq = _text(fields, b"producer"), fields.get(b"seq")
+    producer, seq = fields.get(b"producer"), fields.get(b"seq")
     if producer is None and seq is None:
         return None, None
     if producer is None or seq is None:
         missing = "producer" if producer is None else "seq"
         raise _bad(f"{missing}: missing; seq and producer come together or not at all")
-    if not is_source(producer):
+    return _producer(producer), _number(seq, "seq")
+
+
+@lru_cache(maxsize=65_536)
+def _producer(raw: bytes) -> str:
+    name = raw.decode(errors="replace")
+    if not is_source(name):
         raise _bad("producer: not 1 to 128 characters of A-Z a-z 0-9 . _ : -")
-    return producer, _number(seq, "seq")
+    return name
 
 
 def _envelope(entry_id: bytes, fields: Fields, partition: int, partitions: int) -> Envelope:
-    source = _source(fields, partition, partitions)
+    source, added_ms = _source(fields, partition, partitions), id_ms(entry_id)
+    raw_ts = fields.get(b"ts")
+    ts_ms = added_ms if raw_ts is None else _ts(raw_ts, added_ms)
     producer, seq = _sequence(fields)
     traceparent = fields.get(b"traceparent")
     if traceparent is not None and not _TRACEPARENT.match(traceparent):
         raise _bad(f"traceparent: not a W3C trace context: {_show(traceparent)}")
-    return Envelope(
-        entry_id, source, _ts(fields, entry_id), producer, seq, _meta(fields), traceparent
-    )
+    meta = _meta(fields) if b"meta" in fields else None
+    return Envelope(entry_id, added_ms, source, ts_ms, producer, seq, meta, traceparent)
 
 
 def _known(fields: Fields, known: frozenset[bytes]) -> None:
@@ -251,7 +265,7 @@ def read_event(entry_id: bytes, fields: Fields, partition: int, partitions: int)
     """
     _known(fields, _EVENT)
     envelope = _envelope(entry_id, fields, partition, partitions)
-    kind = _text(fields, b"kind")
+    kind = _text(fields, b"kind") if b"kind" in fields else None
     if kind is not None and not 1 <= len(kind) <= 64:
         raise _bad("kind: 1 to 64 characters")
     values = _values(fields)
@@ -278,6 +292,9 @@ def _values(fields: Fields) -> dict[str, float]:
     return check_values({name: number})
 
 
+_is_channel = lru_cache(maxsize=65_536)(is_channel)
+
+
 def check_values(values: object) -> dict[str, float]:
     """Check a map of channel to finite number and give it as floats.
 
@@ -287,7 +304,7 @@ def check_values(values: object) -> dict[str, float]:
     if type(values) is not dict:
         raise _bad(f"values: expected a map of channel to number, got {type(values).__name__}")
     for name, number in values.items():
-        if type(name) is not str or not is_channel(name):
+        if type(name) is not str or not _is_channel(name):
             raise _bad(f"values: {str(name)[:80]!r} is not 1 to 64 characters of a channel name")
         if type(number) is not float:
             if type(number) is not int:

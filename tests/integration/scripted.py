@@ -9,6 +9,8 @@ import asyncio
 import sys
 import time
 
+from redis.asyncio import Redis
+
 from pipeline.errors import DependencyError, FencedError
 from workers.runner import Context, run_worker
 
@@ -39,6 +41,11 @@ async def blocked(context: Context) -> None:
 
 async def done(_context: Context) -> None:
     print(type(asyncio.get_running_loop()).__module__, flush=True)
+
+
+async def leave_name(context: Context) -> None:
+    async with Redis.from_url(context.settings.redis.url) as client:
+        await client.set("name", context.consumer)
 
 
 async def away(_context: Context) -> None:

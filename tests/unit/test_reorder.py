@@ -14,7 +14,7 @@ NOTHING_PENDING = {"frames": None, "recordings": None}
 
 def detection(frame_ms: int, done_ms: int, stream: str = "frames") -> tuple[bytes, DetectionEntry]:
     entry_id = b"%d-0" % done_ms
-    envelope = Envelope(entry_id, "cam-1", frame_ms)
+    envelope = Envelope(entry_id, done_ms, "cam-1", frame_ms)
     frame = b"%d-0" % frame_ms
     return entry_id, DetectionEntry(envelope, frame, stream, "m", 4, 4, Detections.empty(), ())
 
