@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import asyncio
 import json
+import re
 import signal
 import sys
 import tempfile
@@ -26,6 +27,7 @@ from pipeline.partition import Keys
 from pipeline.scene import Scene
 from pipeline.settings import Settings
 from pipeline.stream import Store
+from pipeline.video import open_reader
 from workers.group import Group, run_group
 from workers.tally import Tally, percentiles_ms
 
@@ -134,18 +136,13 @@ def _publish_video(path: str) -> Publish:
     """A file as if it were a camera: in real time, again and again."""
 
     async def publish(client: Client, tally: Tally, stop: asyncio.Event) -> None:
-        from pipeline.video import open_video
-
-        source = Path(path).stem.replace(" ", "-")[:128] or "video"
+        source = re.sub(r"[^A-Za-z0-9._:-]", "-", Path(path).stem)[:128] or "video"
+        pictures, began_s = iter(open_reader(path, loop=True)), monotonic()
         while not stop.is_set():
-            with open_video(path) as video:
-                began_s = monotonic()
-                for index, picture in enumerate(video):
-                    await client.publish_frame(source, picture.data, live=True)
-                    tally.counts["frames_in"] += 1
-                    await _sleep_until(began_s + (index + 1) / video.fps, stop)
-                    if stop.is_set():
-                        return
+            picture = await asyncio.to_thread(next, pictures)
+            await _sleep_until(began_s + picture.at_s, stop)
+            await client.publish_frame(source, picture.image, live=True)
+            tally.counts["frames_in"] += 1
 
     return publish
 
