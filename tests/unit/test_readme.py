@@ -20,7 +20,8 @@ def test_the_settings_table_is_the_one_of_the_code() -> None:
 
 def test_the_commands_it_shows_exist() -> None:
     """Every `percipio WORD` at the start of a line is a command."""
-    words = [line.split()[1] for line in README.splitlines() if line.startswith("percipio ")]
+    shell = "".join(block.split("```")[0] for block in README.split("```sh")[1:])
+    words = [line.split()[1] for line in shell.splitlines() if line.startswith("percipio ")]
 
     assert words
     assert set(words) <= COMMANDS.keys()
