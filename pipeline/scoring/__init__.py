@@ -1,0 +1,1 @@
+"""The consciousness score: a pure, batch-oriented engine over binned activity of many sources."""

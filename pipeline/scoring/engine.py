@@ -1,0 +1,252 @@
+"""The engine: many sources in one table, stepped in batches, each saved and restored by itself."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Mapping
+from typing import Any
+from zlib import crc32
+
+import numpy as np
+
+from pipeline.errors import EntryError, Reason
+from pipeline.scoring.batch import InputBatch, Output, StepResult
+from pipeline.scoring.channels import Assignment, ChannelMaps
+from pipeline.scoring.kernel import CLASS, DISPLACED, MEAN, SURPRISE, step
+from pipeline.scoring.parameters import Parameters
+from pipeline.scoring.scratch import load_tables, make_scratch
+from pipeline.scoring.snapshot import Statics, data_of, report_of
+from pipeline.scoring.state import ROW, SNAPSHOT, Blob, Rows, fresh_row
+from pipeline.scoring.vision import FrameValues
+
+_SURPRISE_CHANNEL = 5
+
+
+class Engine:
+    """Scores any number of sources; knows no clock and no thread, and is not safe to share.
+
+    `step` releases the GIL. Slots are small integers that are reused after `forget`.
+    """
+
+    def __init__(
+        self,
+        parameters: Parameters | None = None,
+        maps: ChannelMaps | None = None,
+        capacity: int = 64,
+    ) -> None:
+        self.parameters = parameters or Parameters()
+        self._kernel_parameters = self.parameters.for_kernel()
+        self._maps = maps or ChannelMaps()
+        self._tables = load_tables()
+        self._scratch = make_scratch()
+        self._rows: Rows = np.zeros(max(1, capacity), ROW)
+        self._bytes = self._rows.view(np.uint8).reshape(len(self._rows), ROW.itemsize)
+        self._mark = np.zeros((len(self._rows), 2), np.int64)
+        self._number = 0
+        self._slots: dict[str, int] = {}
+        self._assignments: list[Assignment] = []
+        self._free: list[int] = []
+        self._shared: dict[Assignment, Assignment] = {}
+
+    def __len__(self) -> int:
+        return len(self._slots)
+
+    def __contains__(self, source: object) -> bool:
+        return source in self._slots
+
+    def slot(self, source: str) -> int:
+        """Give the slot of a source, a new one if the engine does not know it."""
+        slot = self._slots.get(source)
+        return self._start(source) if slot is None else slot
+
+    def _start(self, source: str) -> int:
+        assignment = self._share(Assignment(fixed=self._maps.of(source)))
+        if self._free:
+            slot = self._free.pop()
+            self._assignments[slot] = assignment
+        else:
+            slot = len(self._assignments)
+            self._assignments.append(assignment)
+            if slot == len(self._rows):
+                self._grow()
+        self._slots[source] = slot
+        row = self._rows[slot : slot + 1]
+        fresh_row(row, crc32(source.encode()), self.parameters.period_ms)
+        if assignment.fixed is not None:
+            row["declared"] = assignment.fixed.declared
+            row["mean_kind"] = assignment.fixed.mean_kind
+        return slot
+
+    def _grow(self) -> None:
+        capacity = len(self._rows) * 3 // 2 + 1
+        rows = np.zeros(capacity, ROW)
+        rows[: len(self._rows)] = self._rows
+        self._rows = rows
+        self._bytes = rows.view(np.uint8).reshape(capacity, ROW.itemsize)
+        mark = np.zeros((capacity, 2), np.int64)
+        mark[: len(self._mark)] = self._mark
+        self._mark = mark
+
+    def _share(self, assignment: Assignment) -> Assignment:
+        return self._shared.setdefault(assignment, assignment)
+
+    def forget(self, source: str) -> None:
+        """Drop a source; its slot goes to the next new one."""
+        self._free.append(self._slots.pop(source))
+
+    def save(self, slot: int) -> bytes:
+        """Give a source's whole state; `restore` continues from it bit for bit."""
+        assignment = self._assignments[slot]
+        return Blob(
+            self.parameters.digest,
+            assignment.fixed.digest if assignment.fixed else 0,
+            assignment.seen,
+            assignment.names,
+            self._rows[slot : slot + 1],
+        ).pack()
+
+    def restore(self, source: str, data: bytes) -> int:
+        """Take a source over from its saved state, replacing what the engine has of it.
+
+        A state computed under other parameters or another channel map cannot be continued: the
+        source starts anew then, and the versions in its outputs say so.
+
+        Raises:
+            ValueError: the blob is damaged or of an unknown version.
+        """
+        blob = Blob.unpack(data)
+        if source in self._slots:
+            self.forget(source)
+        slot = self._start(source)
+        fixed = self._assignments[slot].fixed
+        digest = fixed.digest if fixed else 0
+        if (blob.parameters, blob.channel_map) == (self.parameters.digest, digest):
+            self._assignments[slot] = self._share(Assignment(blob.names, blob.seen, fixed))
+            self._rows[slot : slot + 1] = blob.row
+        return slot
+
+    def encode_event(self, slot: int, values: Mapping[str, float]) -> tuple[list[int], list[float]]:
+        """Give codes and values of an event, placing names that are new to the source.
+
+        Raises:
+            EntryError: there is no room for a name, or it is not in the source's channel map, or
+                its value is not finite or negative where that is not valid. Nothing is placed.
+        """
+        assignment = self._assignments[slot]
+        new = [name for name in values if assignment.channel(name) is None]
+        if new:
+            assignment = assignment.with_names(new)
+        codes = []
+        for name, value in values.items():
+            channel = assignment.channel(name)
+            assert channel is not None
+            if not math.isfinite(value):
+                raise EntryError(Reason.BAD_FIELD, f"channel {name!r}: {value} is not finite")
+            if value < 0 and not channel.signed:
+                raise EntryError(
+                    Reason.BAD_FIELD,
+                    f"channel {name!r}: {value} is negative, the map says unsigned",
+                )
+            codes.append(channel.place | (MEAN if channel.mean else 0))
+        if new:
+            self._assignments[slot] = self._share(assignment)
+        return codes, list(values.values())
+
+    def encode_frame(self, slot: int, frame: FrameValues) -> tuple[list[int], list[float]]:
+        """Give codes and values of a frame; from now on the source is one that is seen."""
+        assignment = self._assignments[slot]
+        if not assignment.seen:
+            assignment = self._share(assignment.with_frames())
+            self._assignments[slot] = assignment
+        codes, values = [], []
+        for number, channel in enumerate(assignment.vision_places()):
+            if channel is None:
+                if assignment.fixed is None:
+                    codes.append(DISPLACED | number)
+                    values.append(0.0)
+                continue
+            code = channel.place | (MEAN if channel.mean else 0)
+            codes.append(code | SURPRISE if number == _SURPRISE_CHANNEL else code)
+            values.append(frame.values[number])
+        for bucket, count in frame.classes.items():
+            codes.append(CLASS | bucket)
+            values.append(float(count))
+        return codes, values
+
+    def step(self, batch: InputBatch) -> StepResult:
+        """Apply a batch in order; see `StepResult`.
+
+        Raises:
+            IndexError: a slot that the engine does not have.
+        """
+        inputs = len(batch)
+        if inputs and not 0 <= batch.slot.min() <= batch.slot.max() < len(self._assignments):
+            raise IndexError(f"slots must be below {len(self._assignments)}")
+        out = Output.of(inputs)
+        self._number += 1
+        snapshots, evaluations = step(
+            self._rows,
+            self._bytes,
+            batch.slot,
+            batch.ts_ms,
+            batch.kind,
+            batch.start,
+            batch.code,
+            batch.value,
+            self._kernel_parameters,
+            self._scratch,
+            self._tables,
+            out,
+            self._mark,
+            self._number,
+        )
+        kept = out.snapshots[:snapshots].reshape(-1).view(SNAPSHOT)
+        return StepResult(*out[:-1], kept, evaluations)
+
+    def snapshot(self, slot: int) -> Any:
+        """Give the present snapshot of a source, one element of SNAPSHOT."""
+        start = self._bytes[slot, : SNAPSHOT.itemsize]
+        return start.copy().view(SNAPSHOT)[0]
+
+    def source_ts(self, slot: int) -> int | None:
+        """Give the newest time a source has reached, Unix ms; None before its first input."""
+        row = self._rows[slot]
+        return int(row["ts"]) if row["started"] else None
+
+    def statics(self, slot: int, snapshot: Any) -> Statics:
+        """Give the constant part of a source's entries as of a snapshot; cached."""
+        return Statics.of(
+            self._assignments[slot], int(snapshot["declared"]), int(snapshot["displaced"])
+        )
+
+    def data(self, slot: int, snapshot: Any) -> dict[str, Any]:
+        """Give the score part of an entry's `data` (CONTRACT 4) as of a snapshot."""
+        return data_of(snapshot, self.statics(slot, snapshot), self.parameters)
+
+    def report(self, slot: int) -> dict[str, Any]:
+        """Give everything known of a source, lagged correlations with p-values included."""
+        return report_of(self._rows[slot], self.statics(slot, self.snapshot(slot)), self.parameters)
+
+
+def is_compiled() -> bool:
+    """Tell whether this process has the kernel ready, so that the next step does not wait."""
+    return bool(step.signatures)
+
+
+def warm_up() -> float:
+    """Load or compile the kernel; give the seconds it took (a compilation takes tens)."""
+    began = time.perf_counter()
+    engine = Engine(capacity=1)
+    nothing = np.zeros(0, np.int32)
+    engine.step(
+        InputBatch(
+            nothing,
+            np.zeros(0, np.int64),
+            np.zeros(0, np.uint8),
+            np.zeros(1, np.int64),
+            np.zeros(0, np.uint8),
+            np.zeros(0, np.float32),
+        )
+    )
+    return time.perf_counter() - began

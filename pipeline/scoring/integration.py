@@ -1,0 +1,292 @@
+"""Integration: stochastic interaction of every subset of nodes, its weakest cut, the main complex.
+
+Phi_SI(A|B) = h(A) + h(B) - h(A u B) with h(M) = 1/2 ln det Sigma(y_M | x_M), x one bin before y
+(Ay 2001; Barrett & Seth 2011); all 247 subsets and 3025 bipartitions of 8 nodes are searched.
+"""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+from numba import njit
+
+from pipeline.scoring.parameters import NODES
+
+LANES = 8
+"""Subsets of the last three nodes, eliminated side by side."""
+_DEEP = 5
+_SUBSETS = 1 << NODES
+_ALL = _SUBSETS - 1
+RIDGE = 1e-3
+
+
+def bipartitions() -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """List the subsets of two and more nodes and every way to cut each in two.
+
+    Returns:
+        subsets: int64 (247,) masks; starts: int64 (248,) into parts;
+        parts: int64 (3025,), the part that holds the subset's lowest node.
+    """
+    subsets, starts, parts = [], [0], []
+    for subset in range(_SUBSETS):
+        if subset.bit_count() < 2:
+            continue
+        lowest = subset & -subset
+        part = subset
+        while part := (part - 1) & subset:
+            if part & lowest:
+                parts.append(part)
+        subsets.append(subset)
+        starts.append(len(parts))
+    return (np.array(subsets), np.array(starts), np.array(parts))
+
+
+def layout(width: int) -> tuple[np.ndarray, np.ndarray]:
+    """Place the matrices that remain after eliminating each subset of the first five nodes.
+
+    Returns:
+        offsets: int64 (32,) row of the buffer; sizes: int64 (33,) side of the matrix, and the
+        rows of the whole buffer last.
+    """
+    offsets, sizes, at = [], [], 0
+    for subset in range(1 << _DEEP):
+        side = (_DEEP - subset.bit_length()) * width
+        offsets.append(at)
+        sizes.append(side)
+        at += side * side
+    return np.array(offsets), np.array([*sizes, at])
+
+
+@njit(cache=True, nogil=True)
+def _base(cov, width, full, det):  # type: ignore[no-untyped-def]
+    """Eliminate each subset of the last three nodes from the whole matrix, one lane each."""
+    side = NODES * width
+    full[0, :side, :side] = cov[:side, :side]
+    det[0, 0] = 1.0
+    for lane in range(1, LANES):
+        top = 2 if lane >= 4 else (1 if lane >= 2 else 0)
+        parent = lane - (1 << top)
+        at = width * (_DEEP + top)
+        product = det[0, parent]
+        source = parent
+        for k in range(at, at + width):
+            pivot = full[source, k, k]
+            product *= pivot
+            inverse = 1.0 / pivot
+            for i in range(side):
+                factor = full[source, i, k] * inverse
+                if i == k:
+                    factor = 0.0
+                for j in range(side):
+                    full[lane, i, j] = full[source, i, j] - factor * full[source, k, j]
+            source = lane
+        det[0, lane] = product
+
+
+@njit(cache=True, nogil=True)
+def _descend_pairs(buf, det, offsets, sizes, lane):  # type: ignore[no-untyped-def]
+    """Eliminate every subset of the first five nodes, two rows (x, y) a node, in all lanes."""
+    for subset in range(1, 1 << _DEEP):
+        top = 4 if subset >= 16 else (3 if subset >= 8 else (2 if subset >= 4 else subset >> 1))
+        parent = subset - (1 << top)
+        side = sizes[subset]
+        wide = sizes[parent]
+        x = wide - side - 2
+        first = offsets[parent] + x * wide
+        second = first + wide
+        for l in range(LANES):
+            pivot = buf[first + x, l]
+            skew = buf[first + x + 1, l] / pivot
+            other = buf[second + x + 1, l] - skew * buf[first + x + 1, l]
+            det[subset, l] = det[parent, l] * pivot * other
+            lane[0, l] = 1.0 / pivot
+            lane[1, l] = skew
+            lane[2, l] = 1.0 / other
+        row = first + x + 2
+        row2 = second + x + 2
+        for i in range(side):
+            for l in range(LANES):
+                a = buf[row + i, l]
+                b = (buf[row2 + i, l] - lane[1, l] * a) * lane[2, l]
+                lane[3, l] = a * lane[0, l] - b * lane[1, l]
+                lane[4, l] = b
+            source = offsets[parent] + (x + 2 + i) * wide + x + 2
+            target = offsets[subset] + i * side
+            for j in range(i, side):
+                for l in range(LANES):
+                    buf[target + j, l] = (
+                        buf[source + j, l]
+                        - lane[3, l] * buf[row + j, l]
+                        - lane[4, l] * buf[row2 + j, l]
+                    )
+
+
+@njit(cache=True, nogil=True)
+def _descend_singles(buf, det, offsets, sizes, lane):  # type: ignore[no-untyped-def]
+    """Eliminate every subset of the first five nodes, one row (x) a node, in all lanes."""
+    for subset in range(1, 1 << _DEEP):
+        top = 4 if subset >= 16 else (3 if subset >= 8 else (2 if subset >= 4 else subset >> 1))
+        parent = subset - (1 << top)
+        side = sizes[subset]
+        wide = sizes[parent]
+        x = wide - side - 1
+        first = offsets[parent] + x * wide
+        for l in range(LANES):
+            det[subset, l] = det[parent, l] * buf[first + x, l]
+            lane[0, l] = 1.0 / buf[first + x, l]
+        row = first + x + 1
+        for i in range(side):
+            for l in range(LANES):
+                lane[1, l] = buf[row + i, l] * lane[0, l]
+            source = offsets[parent] + (x + 1 + i) * wide + x + 1
+            target = offsets[subset] + i * side
+            for j in range(i, side):
+                for l in range(LANES):
+                    buf[target + j, l] = buf[source + j, l] - lane[1, l] * buf[row + j, l]
+
+
+@njit(cache=True, nogil=True)
+def minors(cov, width, full, buf, det, offsets, sizes, lane):  # type: ignore[no-untyped-def]
+    """Give det[low, high]: determinant of the nodes low (of 0-4) and high (of 5-7), all 256.
+
+    Args:
+        cov: float64, symmetric, positive; node g has rows width*g to width*(g+1).
+        width: rows of a node, 1 or 2.
+        full, buf, lane: float64 scratch (8, 16, 16), (sizes[-1], 8), (5, 8).
+        det: float64 (32, 8), the result.
+        offsets, sizes: `layout(width)`.
+    """
+    _base(cov, width, full, det)
+    side = sizes[0]
+    for i in range(side):
+        for j in range(i, side):
+            for l in range(LANES):
+                buf[i * side + j, l] = full[l, i, j]
+    if width == 2:
+        _descend_pairs(buf, det, offsets, sizes, lane)
+    else:
+        _descend_singles(buf, det, offsets, sizes, lane)
+
+
+@njit(cache=True, nogil=True)
+def entropies(cov, bias, s, t):  # type: ignore[no-untyped-def]
+    """Fill s.h: h(M) = 1/2 ln det Sigma(y_M | x_M) - bias(|M|) for all 256 subsets M.
+
+    Args:
+        cov: float64 (16, 16); rows 2g and 2g+1 are x and y of node g, one bin apart.
+        bias: float64 (9,), what the estimate of h exceeds the truth by, by size.
+        s: scratch.
+        t: tables.
+    """
+    minors(cov, 2, s.full, s.buf, s.det_joint, t.offsets2, t.sizes2, s.lane)
+    for i in range(NODES):
+        for j in range(NODES):
+            s.now[i, j] = cov[2 * i, 2 * j]
+    minors(s.now, 1, s.full, s.buf, s.det_now, t.offsets1, t.sizes1, s.lane)
+    for high in range(LANES):
+        for low in range(1 << _DEEP):
+            m = low | high << _DEEP
+            s.h[m] = 0.5 * math.log(s.det_joint[low, high] / s.det_now[low, high]) - bias[t.size[m]]
+
+
+@njit(cache=True, nogil=True)
+def main_complex(h, alive, declared, t):  # type: ignore[no-untyped-def]
+    """Find the subset with the largest coverage x informational correlation of its weakest cut.
+
+    Args:
+        h: float64 (256,), `entropies`.
+        alive: mask of the nodes that vary.
+        declared: number of nodes that the source's channel map can feed.
+        t: tables.
+
+    Returns:
+        score in [0, 1], Phi of the subset (nats), its mask.
+    """
+    best_phi = 0.0
+    best_score = 0.0
+    core = 0
+    for k in range(t.subsets.size):
+        subset = t.subsets[k]
+        if subset & ~alive:
+            continue
+        least = np.inf
+        for p in range(t.starts[k], t.starts[k + 1]):
+            part = t.parts[p]
+            least = min(least, h[part] + h[subset ^ part])
+        phi = least - h[subset]
+        if phi <= 0.0:
+            continue
+        share = t.size[subset] / declared
+        if share * share * min(1.0, 2.0 * phi) <= best_score * best_score:  # 1 - e^-u <= u
+            continue
+        score = share * math.sqrt(1.0 - math.exp(-2.0 * phi))
+        if score > best_score:
+            best_score, best_phi, core = score, phi, subset
+    return best_score, best_phi, core
+
+
+@njit(cache=True, nogil=True)
+def weakest_cut(h, subset):  # type: ignore[no-untyped-def]
+    """Give the minimum information bipartition of a subset: its Phi (nats) and one part."""
+    lowest = subset & -subset
+    least = np.inf
+    cut = 0
+    part = (subset - 1) & subset
+    while part:
+        if part & lowest:
+            value = h[part] + h[subset ^ part]
+            if value < least:
+                least = value
+                cut = part
+        part = (part - 1) & subset
+    return least - h[subset], cut
+
+
+@njit(cache=True, nogil=True)
+def equal_time(det_now, subset, size):  # type: ignore[no-untyped-def]
+    """Give total correlation and dual total correlation (nats) of a subset, no bias removed.
+
+    Args:
+        det_now: float64 (32, 8), minors of the equal-time covariance.
+        subset: mask of nodes.
+        size: how many nodes.
+    """
+    whole = 0.5 * math.log(det_now[subset & 31, subset >> 5])
+    total = -whole
+    dual = (1 - size) * whole
+    for g in range(NODES):
+        if subset >> g & 1:
+            one = 1 << g
+            rest = subset ^ one
+            total += 0.5 * math.log(det_now[one & 31, one >> 5])
+            dual += 0.5 * math.log(det_now[rest & 31, rest >> 5])
+    return total, dual
+
+
+@njit(cache=True, nogil=True)
+def neural_complexity(det_now, subset, size, t):  # type: ignore[no-untyped-def]
+    """Give C_N = sum over k <= n/2 of <MI(X_k; rest)> (Tononi, Sporns & Edelman 1994), nats.
+
+    For even n every half is met from both sides and the k = n/2 term counts whole.
+    """
+    whole = 0.5 * math.log(det_now[subset & 31, subset >> 5])
+    total = 0.0
+    part = (subset - 1) & subset
+    while part:
+        k = t.size[part]
+        if 2 * k <= size:
+            rest = subset ^ part
+            mi = 0.5 * math.log(det_now[part & 31, part >> 5] * det_now[rest & 31, rest >> 5])
+            ways = 1.0
+            for i in range(k):
+                ways = ways * (size - i) / (i + 1)
+            total += (mi - whole) / ways
+        part = (part - 1) & subset
+    return total
+
+
+@njit(cache=True, nogil=True)
+def integrated(score, null, redundancy):  # type: ignore[no-untyped-def]
+    """Give I in [0, 1]: what exceeds the null, discounted by redundancy."""
+    return max(0.0, (score - null) / (1.0 - null)) * (1.0 - max(0.0, redundancy))

@@ -1,0 +1,240 @@
+"""Snapshots as the reader sees them: the `data` of a score entry, and the report on request."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from functools import lru_cache
+from hashlib import blake2s
+from typing import Any
+
+import numpy as np
+
+from pipeline.scoring.channels import FREE_PLACES, VISION, Assignment
+from pipeline.scoring.correlation import FALSE_DISCOVERY, level_tests, pair_tests, survivors
+from pipeline.scoring.parameters import LAGS, NODES, Parameters
+
+LEARNING, DEGRADED = 0.01, 0.5
+_UNKNOWN_AGE = 65535
+
+
+@dataclass(frozen=True, slots=True)
+class Statics:
+    """What does not change from entry to entry of a source with the same channels.
+
+    Attributes:
+        map_version: 12 hex digits; levels compare only between sources that share it.
+        names: of the eight nodes, empty where unused.
+        used: indices of the nodes in use.
+        populations: the constant columns of `populations`.
+        vision: whether nodes 0 to 3 hold what is seen.
+    """
+
+    map_version: str
+    names: tuple[str, ...]
+    used: tuple[int, ...]
+    populations: dict[str, list[Any]]
+    vision: bool
+
+    @classmethod
+    @lru_cache(maxsize=4096)
+    def of(cls, assignment: Assignment, declared: int, displaced: int) -> Statics:
+        """Describe an assignment as far as it had been used.
+
+        Args:
+            assignment: the source's, perhaps with names from later inputs.
+            declared: mask of the channels in use.
+            displaced: mask of the vision channels without a place.
+        """
+        known = _known(assignment, declared, displaced)
+        names = known.node_names()
+        used = tuple(g for g in range(NODES) if declared >> 2 * g & 3)
+        modalities = known.modalities()
+        return cls(
+            _map_version(known),
+            names,
+            used,
+            {
+                "population_id": [names[g] for g in used],
+                "specialization": [modalities[g] for g in used],
+                "size": [(declared >> 2 * g & 3).bit_count() for g in used],
+            },
+            any(modality != "event" and modality for modality in modalities),
+        )
+
+    def members(self, mask: int) -> list[str]:
+        """Name the nodes of a mask."""
+        return [self.names[g] for g in range(NODES) if mask >> g & 1]
+
+
+def _known(assignment: Assignment, declared: int, displaced: int) -> Assignment:
+    """Give the assignment as it was when exactly these channels had been used."""
+    if assignment.fixed is not None:
+        return assignment
+    names = tuple(name for k, name in enumerate(assignment.names) if declared >> FREE_PLACES[k] & 1)
+    count = len(names)
+    taken = sum(1 << FREE_PLACES[k] for k in range(count))
+    return Assignment(assignment.names[:count], bool(declared & ~taken or displaced))
+
+
+def _map_version(assignment: Assignment) -> str:
+    if assignment.fixed is not None:
+        facts = f"map {assignment.fixed.digest}"
+    else:
+        facts = f"free {assignment.seen} {' '.join(assignment.names)}"
+    return blake2s(facts.encode(), digest_size=6).hexdigest()
+
+
+def _number(value: Any) -> float | None:
+    number = float(value)
+    return None if math.isnan(number) else number
+
+
+def data_of(snapshot: Any, statics: Statics, parameters: Parameters) -> dict[str, Any]:
+    """Give the score part of `data` of a score entry (CONTRACT 4).
+
+    Args:
+        snapshot: one element of SNAPSHOT.
+        statics: of the source as of the snapshot.
+        parameters: the engine's.
+    """
+    s = snapshot
+    confidence, rate = float(s["confidence"]), float(s["adaptation_rate"])
+    return {
+        "components": {
+            "arousal": float(s["arousal"]),
+            "differentiation": _number(s["differentiation"]),
+            "integration": _number(s["integration"]),
+            "workspace": float(s["workspace"]),
+            "novelty": float(s["novelty"]),
+        },
+        "confidence": confidence,
+        "null": _number(s["null"]),
+        "emergence_strength": min(max((float(s["level"]) - 0.8) / 0.2, 0.0), 1.0),
+        "core": statics.members(int(s["core"])),
+        "populations": _populations(s, statics, parameters),
+        "adaptation_rate": rate,
+        "correlation": _correlation(s, statics, parameters),
+        "flags": _flags(confidence, rate),
+        "map_version": statics.map_version,
+        "engine_version": parameters.engine_version,
+    }
+
+
+def _flags(confidence: float, rate: float) -> list[str]:
+    flags = []
+    if rate > LEARNING:
+        flags.append("learning")
+    if confidence < DEGRADED:
+        flags.append("degraded")
+    return flags
+
+
+def _populations(s: Any, statics: Statics, parameters: Parameters) -> dict[str, Any]:
+    active = int(s["active"])
+    share, coupling = s["share"].tolist(), s["coupling"].tolist()
+    used = statics.used
+    return {
+        **statics.populations,
+        "active_neurons": [(active >> 2 * g & 3).bit_count() for g in used],
+        "share": [share[g] for g in used],
+        "fitness": [coupling[g] for g in used],
+        "fitness_average": float(s["fitness"]),
+        "diversity_index": diversity(share),
+        "generation": int(s["generation"]),
+        "successful_adaptations": int(s["adaptations"]),
+        "selection_pressure": parameters.selection_pressure,
+        "mutation_rate": parameters.mutation_rate,
+    }
+
+
+def diversity(share: list[float]) -> float:
+    """Give (e^H - 1) / 7 of the shares of eight populations, 0 to 1."""
+    entropy = -sum(x * math.log(x) for x in share if x > 0)
+    return (math.exp(entropy) - 1) / (NODES - 1)
+
+
+def _correlation(s: Any, statics: Statics, parameters: Parameters) -> dict[str, Any]:
+    low, high = float(s["low_correlation"]), float(s["high_correlation"])
+    pair, r = int(s["pair"]), float(s["pair_correlation"])
+    if not statics.vision:
+        return {
+            "consciousness_correlation": None,
+            "context_correlation": max(low, high, key=abs),
+            "pair": None,
+        }
+    strongest = None
+    if r:
+        strongest = {
+            "vision": statics.names[pair // 4],
+            "event": statics.names[4 + pair % 4],
+            "r": r,
+            "lag_ms": int(s["pair_lag"]) * parameters.delta_ms,
+        }
+    return {
+        "consciousness_correlation": low,
+        "context_correlation": high,
+        "pair": strongest,
+    }
+
+
+def report_of(row: Any, statics: Statics, parameters: Parameters) -> dict[str, Any]:
+    """Give everything the engine knows of a source, the costly tables included.
+
+    Args:
+        row: one element of ROW.
+        statics: of the source.
+        parameters: the engine's.
+    """
+    lags = 2 * LAGS + 1
+    p = parameters.for_kernel()
+    rho, chance = np.zeros((lags, 4, 4)), np.ones((lags, 4, 4))
+    pair_tests(row, p, rho, chance)
+    pairs = _peaks(rho.reshape(lags, 16), chance.reshape(lags, 16), parameters)
+    for k, entry in enumerate(pairs):
+        entry["vision"] = statics.names[k // 4]
+        entry["event"] = statics.names[4 + k % 4]
+    rho, chance = np.zeros((lags, NODES)), np.ones((lags, NODES))
+    level_tests(row, p, rho, chance)
+    levels = _peaks(rho, chance, parameters)
+    for k, entry in enumerate(levels):
+        entry["node"] = statics.names[k]
+    age = int(row["null_age"])
+    return {
+        "phi": float(row["phi"]),
+        "phi_whole": float(row["phi_whole"]),
+        "phi_wms": float(row["phi_wms"]),
+        "o_ratio": float(row["o_ratio"]),
+        "c_n": float(row["c_n"]),
+        "null_age_bins": None if age == _UNKNOWN_AGE else age,
+        "level_smoothed": float(row["smooth"]),
+        "cut": statics.members(int(row["cut"])),
+        "ignitions": int(row["ignitions"]),
+        "valid_bins": int(row["bins"]),
+        "late": int(row["late"]),
+        "too_late": int(row["too_late"]),
+        "pairs": [e for k, e in enumerate(pairs) if e["vision"] and e["event"]],
+        "level": [e for k, e in enumerate(levels) if e["node"]],
+    }
+
+
+def _peaks(rho: Any, chance: Any, parameters: Parameters) -> list[dict[str, Any]]:
+    """Give the peak of every column over lags, with its p and whether it survives the tests."""
+    limit = survivors(chance, FALSE_DISCOVERY)
+    peaks = []
+    for k in range(rho.shape[1]):
+        at = int(np.argmax(np.abs(rho[:, k])))
+        r = float(rho[at, k])
+        peaks.append(
+            {
+                "r": r,
+                "lag_ms": (at - LAGS) * parameters.delta_ms,
+                "bits": -0.5 * math.log2(max(1 - r * r, 1e-12)),
+                "p": float(chance[at, k]),
+                "significant": bool(chance[at, k] <= limit),
+            }
+        )
+    return peaks
+
+
+__all__ = ["VISION", "Statics", "data_of", "report_of"]

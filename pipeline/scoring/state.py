@@ -1,0 +1,196 @@
+"""One source's whole numeric state: one row of a structured dtype, and its versioned blob."""
+
+from __future__ import annotations
+
+import struct
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from pipeline.scoring.parameters import CHANNELS, LAGS, NODES, WINDOW
+
+BLOB_VERSION = 1
+CLASSES = 16
+"""Buckets of object classes, for class surprise."""
+NEVER = np.iinfo(np.int64).min // 2
+"""A bin index before every bin."""
+
+_SNAPSHOT: list[tuple[Any, ...]] = [
+    ("level_ts", "i8"),  # end of the last evaluated bin, Unix ms; NEVER before the first
+    ("level", "f4"),
+    ("smooth", "f4"),
+    ("arousal", "f4"),
+    ("differentiation", "f4"),  # NaN while unknown, like integration
+    ("integration", "f4"),
+    ("workspace", "f4"),
+    ("novelty", "f4"),
+    ("confidence", "f4"),
+    ("null", "f4"),
+    ("phi", "f4"),  # nats, of the main complex
+    ("phi_whole", "f4"),
+    ("phi_wms", "f4"),
+    ("o_ratio", "f4"),
+    ("c_n", "f4"),
+    ("adaptation_rate", "f4"),
+    ("fitness", "f4"),
+    ("low_correlation", "f4"),  # level with nodes 0-3
+    ("high_correlation", "f4"),  # level with nodes 4-7
+    ("pair_correlation", "f4"),  # strongest of nodes 0-3 with nodes 4-7
+    ("share", "f4", (NODES,)),
+    ("coupling", "f4", (NODES,)),
+    ("generation", "u4"),
+    ("adaptations", "u4"),
+    ("ignitions", "u4"),
+    ("late", "u4"),  # patched into the window
+    ("too_late", "u4"),
+    ("declared", "u2"),  # channels the source has used or its map declares
+    ("active", "u2"),  # channels that vary in the window
+    ("displaced", "u1"),  # vision channels without a place
+    ("core", "u1"),
+    ("cut", "u1"),
+    ("bins", "u1"),  # valid bins in the window
+    ("pair", "u1"),  # nodes of pair_correlation, 4 x vision + event
+    ("pair_lag", "i1"),  # bins, positive: the event node follows
+    ("phase", "u1"),
+    ("evaluated", "u1"),
+    ("null_age", "u2"),  # bins since the surrogates of `null`, 65535 for never
+]
+
+_PRIVATE: list[tuple[Any, ...]] = [
+    ("bin", "i8"),  # the open bin
+    ("ts", "i8"),  # newest time seen
+    ("heard", "i8"),  # newest bin with an input
+    ("null_bin", "i8"),
+    ("ignition_bin", "i8"),
+    ("valid", "u8"),  # bit k: the k-th newest closed bin is valid
+    ("seen", "u4"),  # valid bins so far
+    ("levels", "u4"),  # bins in the level's statistics
+    ("phase_ms", "i4"),
+    ("seed", "u4"),
+    ("ring", "u2", (WINDOW, CHANNELS)),  # halves: transformed activity less offset
+    ("sampled", "u2", (WINDOW,)),  # channels of a column that had a sample
+    ("count", "u2", (CHANNELS,)),
+    ("sum", "f4", (CHANNELS,)),
+    ("held", "f4", (CHANNELS,)),  # last bin mean of a mean channel
+    ("offset", "f4", (CHANNELS,)),
+    ("alpha", "f4", (CHANNELS,)),
+    ("class_alpha", "f4", (CLASSES,)),
+    ("mean", "f4", (NODES,)),
+    ("variance", "f4", (NODES,)),
+    ("history", "f4", (LAGS, NODES + 1)),  # standardised nodes and level by bin modulo LAGS
+    ("cross", "f4", (2 * LAGS + 1, 4, 4)),  # nodes 0-3 with 4-7, lag -8 first
+    ("with_level", "f4", (2 * LAGS + 1, NODES)),
+    ("auto", "f4", (LAGS + 1, NODES + 1)),
+    ("beta", "f4"),
+    ("fast", "f4"),
+    ("slow", "f4"),
+    ("surprise", "f4"),
+    ("level_mean", "f4"),
+    ("level_variance", "f4"),
+    ("null_score", "f4"),  # the surrogates' own, without the floor
+    ("mean_kind", "u2"),
+    ("anchored", "u2"),  # channels whose offset is set
+    ("linked", "u1"),  # bit k: history of the k-th newest closed bin is usable
+    ("started", "u1"),
+    ("null_due", "u1"),
+    ("pending", "i1"),  # direction of the phase step under consideration
+    ("agreed", "u1"),  # evaluations in a row that wanted it
+    ("spare", "u1"),
+]
+
+SNAPSHOT = np.dtype(_SNAPSHOT, align=True)
+"""What an evaluation leaves for the reader; the first bytes of a row."""
+ROW = np.dtype([*_SNAPSHOT, *_PRIVATE], align=True)
+"""A source's state. The same bytes in memory and in the blob."""
+
+_HEADER = struct.Struct("<2sBBIIHH")
+_MAGIC = b"PS"
+
+Rows = NDArray[np.void]
+
+
+@dataclass(frozen=True, slots=True)
+class Blob:
+    """A saved source.
+
+    Attributes:
+        parameters: digest of the parameters it was computed under.
+        channel_map: digest of the static channel map, 0 for free naming.
+        seen: whether the source has sent a frame.
+        names: freely named channels, in order of first appearance.
+        row: one row of ROW.
+    """
+
+    parameters: int
+    channel_map: int
+    seen: bool
+    names: tuple[str, ...]
+    row: Rows
+
+    def pack(self) -> bytes:
+        """Give the bytes: header, names, row."""
+        names = "\n".join(self.names).encode()
+        header = _HEADER.pack(
+            _MAGIC,
+            BLOB_VERSION,
+            int(self.seen),
+            self.parameters,
+            self.channel_map,
+            len(names),
+            ROW.itemsize,
+        )
+        return header + names + self.row.tobytes()
+
+    @classmethod
+    def unpack(cls, data: bytes) -> Blob:
+        """Read the bytes back.
+
+        Raises:
+            ValueError: not a blob, cut short, or of a version this engine does not know.
+        """
+        if len(data) < _HEADER.size or data[:2] != _MAGIC:
+            raise ValueError(f"not a score state: {len(data)} bytes, starts {data[:4]!r}")
+        _, version, seen, parameters, channel_map, names_size, row_size = _HEADER.unpack_from(data)
+        if version != BLOB_VERSION:
+            raise ValueError(f"score state version {version}: this engine reads {BLOB_VERSION}")
+        expected = _HEADER.size + names_size + ROW.itemsize
+        if row_size != ROW.itemsize or len(data) != expected:
+            raise ValueError(f"score state of {len(data)} bytes: expected {expected}")
+        names = data[_HEADER.size : _HEADER.size + names_size].decode()
+        row = np.frombuffer(data, ROW, 1, _HEADER.size + names_size)
+        return cls(
+            parameters, channel_map, bool(seen), tuple(names.split("\n")) if names else (), row
+        )
+
+
+def golden_phase(source_hash: int, period_ms: int) -> int:
+    """Spread sources over a window by the golden ratio, milliseconds in [0, period_ms)."""
+    return (source_hash * 0x9E3779B1 % 2**32) * period_ms >> 32
+
+
+def fresh_row(row: Rows, source_hash: int, period_ms: int) -> None:
+    """Set a row to that of a source that has sent nothing.
+
+    Args:
+        row: one-element view of ROW, overwritten.
+        source_hash: 32 bits of the source's name.
+        period_ms: range of the phase.
+    """
+    row[...] = np.zeros(1, ROW)
+    row["level_ts"] = NEVER
+    row["heard"] = NEVER
+    row["null_bin"] = NEVER
+    row["ignition_bin"] = NEVER
+    row["phase_ms"] = golden_phase(source_hash, period_ms)
+    row["seed"] = source_hash
+    row["null_due"] = 1
+    row["null_age"] = 65535
+    row["null"] = np.nan
+    row["integration"] = np.nan
+    row["differentiation"] = np.nan
+    row["alpha"] = 1.0
+    row["class_alpha"] = 1.0
+    row["beta"] = 1.0
+    row["share"] = 1.0 / NODES
