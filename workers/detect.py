@@ -7,7 +7,8 @@ import asyncio
 from concurrent.futures import ThreadPoolExecutor
 
 from pipeline.consumer import consume
-from pipeline.detect_stage import DetectFeed, DetectLimits, DetectWork, Network
+from pipeline.detect_feed import DetectFeed, DetectLimits
+from pipeline.detect_stage import DetectWork, Network
 from pipeline.detector import DetectorOptions, YoloDetector, load_detector
 from pipeline.gauges import watch_lag
 from pipeline.image import encode_jpeg

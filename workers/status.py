@@ -14,7 +14,6 @@ from pipeline.partition import Keys
 from pipeline.settings import Settings
 from pipeline.stream import Store
 
-
 NOTHING = "·"
 
 
