@@ -149,7 +149,7 @@ class Client:
     @property
     def held_back_s(self) -> float:
         """How long full streams have held publishers back, in all."""
-        return sum(self._admission.held_back_s.values())
+        return sum(self._admission.held_back_s.values(), 0.0)
 
     def now_ms(self) -> int:
         """Give Redis's clock, as far as it was known when we connected; Unix ms."""
