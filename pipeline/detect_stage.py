@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import random
-from collections.abc import Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from concurrent.futures import Executor, ThreadPoolExecutor
+from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
 from time import monotonic
 from typing import Protocol
@@ -23,6 +24,8 @@ from pipeline.wire import FrameEntry, dead_fields, detection_fields, read_frame,
 
 JPEG_START = b"\xff\xd8"
 QUIET_S = 1.0
+LEAD_S = 0.05
+"""A batch is read so long before the network should be free: decoded in time, yet fresh."""
 POLL_S = 0.005
 
 
@@ -110,11 +113,50 @@ class Batch:
 _Ready = tuple[Prepared, Decoded]
 
 
+class Turn:
+    """The network's: one batch at a time, and about when the next can begin."""
+
+    def __init__(self) -> None:
+        self._free = asyncio.Event()
+        self._free.set()
+        self._lock = asyncio.Lock()
+        self._began_s = 0.0
+        self._usual_s = 0.0
+
+    @property
+    def is_free(self) -> bool:
+        """Whether no batch is in the network."""
+        return self._free.is_set()
+
+    async def wait_until_near(self) -> None:
+        """Wait until the network is free or about to be."""
+        while not self.is_free:
+            left_s = self._began_s + self._usual_s - LEAD_S - monotonic()
+            if left_s <= 0:
+                return
+            with suppress(TimeoutError):
+                await asyncio.wait_for(self._free.wait(), left_s)
+
+    @asynccontextmanager
+    async def take(self) -> AsyncIterator[None]:
+        """Have the network to oneself."""
+        async with self._lock:
+            self._free.clear()
+            self._began_s = monotonic()
+            try:
+                yield
+            finally:
+                took_s = monotonic() - self._began_s
+                self._usual_s = took_s if not self._usual_s else 0.8 * self._usual_s + 0.2 * took_s
+                self._free.set()
+
+
 class DetectFeed:
     """Batches of the detect group; decoding starts as soon as an entry is read.
 
     While the network works on one batch the next is collected, until it is full or the network
-    is free: an idle network never waits for more than `batch_wait_s`.
+    is free: an idle network never waits for more than `batch_wait_s`, and what is read waits for
+    no more than the end of a batch, so that frames stay fresh and others' workers get their share.
     """
 
     def __init__(
@@ -122,12 +164,12 @@ class DetectFeed:
         inputs: Inputs,
         limits: DetectLimits,
         prepare: Callable[[Entry], Prepared],
-        idle: asyncio.Event,
+        turn: Turn,
     ) -> None:
         self._inputs = inputs
         self._limits = limits
         self._prepare = prepare
-        self._idle = idle
+        self._turn = turn
         self._collecting = asyncio.Lock()
         self._claimed: list[Entry] = []
         self._in_work: dict[int, list[Entry]] = {}
@@ -154,6 +196,7 @@ class DetectFeed:
         return Batch([self._prepare(entry) for entry in taken], CloseReason.DRAINED, 0.0)
 
     async def _collect(self, stop: asyncio.Event) -> Batch | None:
+        await self._turn.wait_until_near()
         batcher: Batcher[Prepared] = Batcher(self._limits.batch_size, self._limits.batch_wait_s)
         quiet_since_s = monotonic()
         while True:
@@ -162,7 +205,7 @@ class DetectFeed:
             for entry in entries:
                 batcher.add(self._prepare(entry), now_s)
             reason = batcher.close_reason(now_s, drained=not entries)
-            if reason is CloseReason.FULL or (reason and (self._idle.is_set() or stop.is_set())):
+            if reason is CloseReason.FULL or (reason and (self._turn.is_free or stop.is_set())):
                 waited_s = batcher.waited_s(now_s)
                 return Batch(batcher.take(), reason, waited_s)
             if not entries:
@@ -206,15 +249,13 @@ class DetectWork:
         partitions: int,
         decoders: Executor,
     ) -> None:
-        self.idle = asyncio.Event()
-        self.idle.set()
+        self.turn = Turn()
         self._network = network
         self._detector = network.detector
         self._limits = limits
         self._partitions = partitions
         self._decoders = decoders
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="network")
-        self._turn = asyncio.Lock()
 
     def prepare(self, entry: Entry) -> Prepared:
         """Begin to decode an entry, unless it is too old or has failed too often."""
@@ -239,12 +280,8 @@ class DetectWork:
         """Give one outcome an entry; a bad entry never touches its neighbours."""
         decoded, outcomes = await self._decoded(batch)
         if decoded:
-            async with self._turn:
-                self.idle.clear()
-                try:
-                    outcomes += await self._detected(decoded)
-                finally:
-                    self.idle.set()
+            async with self.turn.take():
+                outcomes += await self._detected(decoded)
         return outcomes
 
     async def _decoded(self, batch: Batch) -> tuple[list[_Ready], list[Outcome]]:

@@ -89,7 +89,7 @@ async def main(context: Context) -> None:
         work = DetectWork(network, limits, keys.partitions, decoders)
         async with Store.open(settings.redis.url, keys, wait_s=settings.redis.wait_s) as store:
             inputs = Inputs(store, context.consumer, input_limits)
-            feed = DetectFeed(inputs, limits, work.prepare, work.idle)
+            feed = DetectFeed(inputs, limits, work.prepare, work.turn)
             await _serve(context, inputs, feed, work)
 
 
