@@ -168,11 +168,11 @@ class Client:
         ts_ms: int | None = None,
         meta: Meta | None = None,
         traceparent: str | None = None,
-    ) -> str | None:
+    ) -> str:
         """Publish one picture; see `Frame` for the arguments.
 
         Returns:
-            The entry id; None while Redis is away and the entry is kept in memory.
+            The entry id; empty while Redis is away and the entry is kept in memory.
 
         Raises:
             EntryError: names the field that is wrong; nothing was sent.
@@ -181,9 +181,9 @@ class Client:
         frame = Frame(source, image, live, ts_ms, meta, traceparent)
         return (await self.publish_frames([frame]))[0]
 
-    async def publish_frames(self, frames: Iterable[Frame]) -> list[str | None]:
+    async def publish_frames(self, frames: Iterable[Frame]) -> list[str]:
         """Publish pictures, a few in a round trip; as `publish_events`."""
-        ids: list[str | None] = []
+        ids: list[str] = []
         rest = iter(frames)
         while chunk := list(islice(rest, _FRAMES_A_TRIP)):
             drafts = [await self._draft_frame(Frame(*frame)) for frame in chunk]
@@ -205,25 +205,25 @@ class Client:
         kind: str | None = None,
         meta: Meta | None = None,
         traceparent: str | None = None,
-    ) -> str | None:
+    ) -> str:
         """Publish one observation; see `Event` for the arguments, `publish_frame` for the rest."""
         event = Event(source, values, ts_ms, kind, meta, traceparent)
         return (await self.publish_events([event]))[0]
 
-    async def publish_events(self, events: Iterable[Event]) -> list[str | None]:
+    async def publish_events(self, events: Iterable[Event]) -> list[str]:
         """Publish observations of any sources, 512 in a round trip.
 
         Args:
             events: `Event`s, or tuples of what an `Event` has.
 
         Returns:
-            Ids in the same order; None for each that is kept until Redis is back.
+            Ids in the same order, each empty that is kept until Redis is back.
 
         Raises:
             EntryError: names the field that is wrong; of its 512 nothing was sent, what came
                 before them was.
         """
-        ids: list[str | None] = []
+        ids: list[str] = []
         rest = iter(events)
         while chunk := list(islice(rest, _EVENTS_A_TRIP)):
             now_ms = self.now_ms()
@@ -231,11 +231,11 @@ class Client:
             ids += await self._publish(drafts)
         return ids
 
-    async def heartbeat(self, source: str) -> str | None:
+    async def heartbeat(self, source: str) -> str:
         """Say that a source is quiet, not absent."""
         return await self.publish_event(source, {}, kind="heartbeat")
 
-    async def _publish(self, drafts: list[Draft]) -> list[str | None]:
+    async def _publish(self, drafts: list[Draft]) -> list[str]:
         waiting = []
         for draft in drafts:
             await self._admission.enter(draft)

@@ -28,8 +28,8 @@ _PAUSE_S = (0.05, 2.0)
 
 OnLoss = Callable[[str, str, str], object]
 """Is told of each lost entry: its source, its stream, and why."""
-Confirmed = asyncio.Future[str | None]
-"""Entry id; None while the entry waits for Redis to come back."""
+Confirmed = asyncio.Future[str]
+"""Entry id; empty while the entry waits for Redis to come back."""
 
 
 @dataclass(slots=True)
@@ -102,7 +102,7 @@ class Outbox:
         entry = Outgoing(draft, ("XADD", key, "*", *draft.fields, *number), done)
         if self.problem is not None:
             _stamp(entry)
-            done.set_result(None)
+            done.set_result("")
         self._queue.append(entry)
         self._bytes += draft.size_bytes
         self._filled.set()
@@ -125,7 +125,7 @@ class Outbox:
             self._bytes -= oldest.draft.size_bytes
             self._lose(oldest, "newer frames took its place in the buffer")
 
-    async def confirm(self, waiting: Sequence[Confirmed]) -> list[str | None]:
+    async def confirm(self, waiting: Sequence[Confirmed]) -> list[str]:
         """Wait for the ids of entries; not longer than Redis takes to be called away.
 
         Raises:
@@ -215,7 +215,7 @@ class Outbox:
         self.problem = str(error)
         for entry in [*self._sending, *self._queue]:
             _stamp(entry)
-            _finish(entry, None)
+            _finish(entry)
         self._moved.set()
 
     def _call_back(self) -> None:
@@ -229,7 +229,7 @@ class Outbox:
         if self.lost == self._lost_before:
             log.error("entries_lost", source=entry.draft.source, reason=reason)
         self.lost += 1
-        _finish(entry, None)
+        _finish(entry)
         if self._on_loss is not None:
             self._on_loss(entry.draft.source, entry.draft.stream, reason)
 
@@ -259,7 +259,7 @@ def _look(done: Confirmed) -> None:
         done.exception()
 
 
-def _finish(entry: Outgoing, entry_id: str | None) -> None:
+def _finish(entry: Outgoing, entry_id: str = "") -> None:
     if not entry.done.done():
         entry.done.set_result(entry_id)
 

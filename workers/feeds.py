@@ -19,7 +19,7 @@ from pipeline.errors import DependencyError, EntryError, FullError, SettingsErro
 from pipeline.event_lines import MAX_LINE_BYTES, EventLines
 from pipeline.log import get_logger
 from pipeline.outgoing import Event, draft_event
-from pipeline.video import Camera, Captured, open_reader
+from pipeline.video import Camera, Captured, open_video
 
 log = get_logger()
 
@@ -131,12 +131,12 @@ class FrameFeed(Feed):
         fast: bool,
         **limits: Unpack[Limits],
     ) -> None:
-        self._reader = open_reader(text, fps=fps, loop=loop)
+        self._reader = open_video(text, fps=fps, loop=loop)
         self._is_camera = isinstance(self._reader, Camera)
         self.is_live = live or self._is_camera
         super().__init__(source, "frames" if self.is_live else "recordings", "picture", limits)
         self._least_s = 1 / fps if fps and self._is_camera else 0.0
-        self._is_paced = not (fast or self._is_camera) and self._reader.fps is not None
+        self._is_paced = not (fast or self._is_camera) and self._reader.has_rate
         self.total = min(self._reader.count or sys.maxsize, self._left)
         if self.total == sys.maxsize:
             self.total = None
@@ -164,9 +164,8 @@ class FrameFeed(Feed):
         """
         if self._is_paced:
             return client.now_ms()
-        if self._is_camera or self.is_live or not (self._reader.fps and self._reader.count):
-            return None
-        return client.now_ms() - round(1000 * self._reader.count / self._reader.fps)
+        count = self._reader.count if self._reader.has_rate and not self.is_live else None
+        return client.now_ms() - round(1000 * count / self._reader.fps) if count else None
 
     def _ts_ms(self, client: Client, found: Captured, began_ms: int | None) -> int | None:
         if self._is_camera:
@@ -178,7 +177,7 @@ class FrameFeed(Feed):
     ) -> None:
         try:
             await client.publish_frame(
-                self.summary.source, found.image, live=self.is_live, ts_ms=ts_ms
+                self.summary.source, found.data, live=self.is_live, ts_ms=ts_ms
             )
         except EntryError as error:
             self._leave_out(number, error)
@@ -187,7 +186,7 @@ class FrameFeed(Feed):
                 log.warning("entries_lost", source=self.summary.source, reason=str(error))
             self.summary.lost += 1
         else:
-            self._count(1, len(found.image))
+            self._count(1, len(found.data))
 
     def close(self) -> None:
         """Let go of the camera."""
