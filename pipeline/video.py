@@ -43,12 +43,12 @@ class Captured:
     """One picture.
 
     Attributes:
-        data: JPEG, or the bytes of the file.
+        image: JPEG, or the bytes of the file.
         at_s: of a recording, the time since its beginning (over all rounds of a loop); of a
             camera, when it was taken, by `time.monotonic()`.
     """
 
-    data: bytes
+    image: bytes
     at_s: float
 
 
@@ -80,8 +80,8 @@ class Reader(ABC):
     ) -> None:
         self.close()
 
-    def close(self) -> None:
-        """Let go of what is open; between two pictures a file is not."""
+    def close(self) -> None:  # noqa: B027 - files are closed by their iteration
+        """Let go of what is open."""
 
 
 class VideoFile(Reader):
@@ -271,7 +271,7 @@ class _Connection:
         self._capture.release()
 
 
-def open_video(text: str, *, fps: float | None = None, loop: bool = False) -> Reader:
+def open_reader(text: str, *, fps: float | None = None, loop: bool = False) -> Reader:
     """Open what a user names: a file, a folder, the number of a webcam or a URL.
 
     Raises:

@@ -19,7 +19,7 @@ from pipeline.errors import DependencyError, EntryError, FullError, SettingsErro
 from pipeline.event_lines import MAX_LINE_BYTES, EventLines
 from pipeline.log import get_logger
 from pipeline.outgoing import Event, draft_event
-from pipeline.video import Camera, Captured, open_video
+from pipeline.video import Camera, Captured, open_reader
 
 log = get_logger()
 
@@ -131,7 +131,7 @@ class FrameFeed(Feed):
         fast: bool,
         **limits: Unpack[Limits],
     ) -> None:
-        self._reader = open_video(text, fps=fps, loop=loop)
+        self._reader = open_reader(text, fps=fps, loop=loop)
         self._is_camera = isinstance(self._reader, Camera)
         self.is_live = live or self._is_camera
         super().__init__(source, "frames" if self.is_live else "recordings", "picture", limits)
@@ -177,7 +177,7 @@ class FrameFeed(Feed):
     ) -> None:
         try:
             await client.publish_frame(
-                self.summary.source, found.data, live=self.is_live, ts_ms=ts_ms
+                self.summary.source, found.image, live=self.is_live, ts_ms=ts_ms
             )
         except EntryError as error:
             self._leave_out(number, error)
@@ -186,7 +186,7 @@ class FrameFeed(Feed):
                 log.warning("entries_lost", source=self.summary.source, reason=str(error))
             self.summary.lost += 1
         else:
-            self._count(1, len(found.data))
+            self._count(1, len(found.image))
 
     def close(self) -> None:
         """Let go of the camera."""
