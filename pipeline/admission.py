@@ -8,13 +8,13 @@ from __future__ import annotations
 import asyncio
 import random
 from collections import defaultdict
-from collections.abc import Mapping
 from dataclasses import dataclass, field
 from time import monotonic
 
 from pipeline.errors import DependencyError, FullError
 from pipeline.log import get_logger
 from pipeline.outgoing import Draft
+from pipeline.settings import StreamSettings
 from pipeline.stream import Store
 
 log = get_logger()
@@ -58,13 +58,16 @@ class Admission:
 
     Args:
         store: where the streams are.
-        bounds: by stream name.
+        streams: the bounds.
         hold_s: how long a publisher is held back before it is refused; None for ever.
     """
 
-    def __init__(self, store: Store, bounds: Mapping[str, Bounds], hold_s: float | None) -> None:
+    def __init__(self, store: Store, streams: StreamSettings, hold_s: float | None) -> None:
         self._store = store
-        self._bounds = bounds
+        self._bounds = {
+            "recordings": Bounds(streams.recordings_max_entries, streams.recordings_max_bytes),
+            "events": Bounds(streams.events_max_entries),
+        }
         self._hold_s = hold_s
         self._gates: dict[tuple[str, int], _Gate] = {}
         self.held_back_s: dict[str, float] = defaultdict(float)

@@ -11,14 +11,14 @@ import secrets
 import time
 from collections import defaultdict
 from collections.abc import AsyncGenerator, Iterable, Mapping
-from contextlib import AsyncExitStack, aclosing
+from contextlib import AsyncExitStack
 from dataclasses import replace
 from functools import partial
 from itertools import islice
 from types import TracebackType
 from typing import Any, Self
 
-from pipeline.admission import Admission, Bounds
+from pipeline.admission import Admission
 from pipeline.deployment import find_deployment
 from pipeline.errors import DependencyError, EntryError, Reason, SettingsError
 from pipeline.follow import Followers
@@ -27,7 +27,7 @@ from pipeline.outgoing import Draft, Event, Frame, Meta, draft_event, draft_fram
 from pipeline.partition import Keys, is_source, partition_of
 from pipeline.records import Image
 from pipeline.results import KINDS, Kind, Result, read_state
-from pipeline.settings import Settings, StreamSettings, load_settings
+from pipeline.settings import Settings, load_settings
 
 __all__ = ["Client", "Event", "Frame", "Result"]
 
@@ -96,7 +96,7 @@ class Client:
             deployment = find_deployment(self._url, self._streams.key_prefix, self._wait_s)
             self._store = await stack.enter_async_context(deployment)
             await self.synchronize()
-            self._admission = Admission(self._store, _bounds(self._streams), self._hold_s)
+            self._admission = Admission(self._store, self._streams, self._hold_s)
             self._outbox = self._make_outbox(self._store)
             self._followers = Followers(self._store)
             sending = asyncio.create_task(self._outbox.run(), name="outbox")
@@ -276,8 +276,7 @@ class Client:
             raise SettingsError(f"kind {kind!r}: takes detections or scores")
         count = self.keys.partitions
         parts = range(count) if source is None else (partition_of(source, count),)
-        results = self._followers.follow(parts, KINDS if kind is None else (kind,), after)
-        return results if source is None else _only(results, source)
+        return self._followers.follow(parts, KINDS if kind is None else (kind,), after, source)
 
     async def state(self, source: str) -> dict[str, Any] | None:
         """Read the cached state of a source, numbers as numbers; None if it was never seen."""
@@ -306,11 +305,6 @@ class Client:
         return sorted(name.decode() for names in answers for name in names)
 
 
-def _bounds(streams: StreamSettings) -> dict[str, Bounds]:
-    recordings = Bounds(streams.recordings_max_entries, streams.recordings_max_bytes)
-    return {"recordings": recordings, "events": Bounds(streams.events_max_entries)}
-
-
 async def _end(task: asyncio.Task[None]) -> None:
     task.cancel()
     await asyncio.gather(task, return_exceptions=True)
@@ -328,13 +322,3 @@ def _encode(image: Image, quality: int) -> bytes:
         return encode_jpeg(image, quality)
     except Exception as error:  # OpenCV has its own for an array that is no picture
         raise EntryError(Reason.BAD_FIELD, f"image: {error}") from error
-
-
-async def _only(results: AsyncGenerator[Result, None], source: str) -> AsyncGenerator[Result, None]:
-    missed = 0
-    async with aclosing(results):
-        async for result in results:
-            missed += result.missed
-            if result.source == source:
-                yield replace(result, missed=missed)
-                missed = 0

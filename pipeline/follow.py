@@ -42,7 +42,11 @@ class Followers:
         self._open: set[_Inlet] = set()
 
     async def follow(
-        self, partitions: Iterable[int], kinds: Sequence[Kind], after: str | None
+        self,
+        partitions: Iterable[int],
+        kinds: Sequence[Kind],
+        after: str | None,
+        source: str | None = None,
     ) -> AsyncGenerator[Result, None]:
         """Give results until closed, waiting out any outage.
 
@@ -50,6 +54,7 @@ class Followers:
             partitions: which.
             kinds: which streams of them.
             after: a cursor; None for what comes from now on; "0" for all that is kept.
+            source: whose results; of all by default.
 
         Raises:
             SettingsError: `after` is no cursor, or of another selection of streams.
@@ -58,16 +63,19 @@ class Followers:
         positions = await _start(self._store, streams, after)
         inlet = _Inlet(self._store, positions)
         self._open.add(inlet)
+        missed = 0
         try:
             while (reads := await inlet.arrived.get()) is not None:
                 for read in reads:
                     positions = {**positions, read.stream: read.position}
-                    result = read_entry(read.stream, read.entry_id, read.fields, read.missed)
-                    if result is not None:
-                        yield replace(result, positions=positions)
-                        continue
-                    key = _key(self._store, read.stream)
-                    log.warning("not_a_result", stream=key, id=read.entry_id.decode())
+                    missed += read.missed
+                    result = read_entry(read.stream, read.entry_id, read.fields)
+                    if result is None:
+                        key = _key(self._store, read.stream)
+                        log.warning("not_a_result", stream=key, id=read.entry_id.decode())
+                    elif source in (None, result.source):
+                        yield replace(result, positions=positions, missed=missed)
+                        missed = 0
             inlet.check()
         finally:
             self._open.discard(inlet)
