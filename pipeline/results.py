@@ -120,7 +120,7 @@ def _inflate(packed: bytes) -> bytes:
 
 def _plain(value: Any) -> Any:
     if isinstance(value, Mapping):
-        return {str(name): _plain(each) for name, each in value.items()}
+        return {str(_plain(name)): _plain(each) for name, each in value.items()}
     if isinstance(value, (list, tuple)):
         return [_plain(each) for each in value]
     return value.decode(errors="replace") if isinstance(value, bytes) else value
