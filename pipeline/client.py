@@ -96,8 +96,10 @@ class Client:
             deployment = find_deployment(self._url, self._streams.key_prefix, self._wait_s)
             self._store = await stack.enter_async_context(deployment)
             await self.synchronize()
-            self._admission = Admission(self._store, self._streams, self._hold_s)
             self._outbox = self._make_outbox(self._store)
+            self._admission = Admission(
+                self._store, self._streams, self._hold_s, self._outbox.unsent_of
+            )
             self._followers = Followers(self._store)
             sending = asyncio.create_task(self._outbox.run(), name="outbox")
             stack.push_async_callback(_end, sending)
@@ -149,7 +151,7 @@ class Client:
     @property
     def held_back_s(self) -> float:
         """How long full streams have held publishers back, in all."""
-        return sum(self._admission.held_back_s.values(), 0.0)
+        return self._admission.held_back_s
 
     def now_ms(self) -> int:
         """Give Redis's clock, as far as it was known when we connected; Unix ms."""
@@ -318,7 +320,7 @@ def _check_source(source: str) -> None:
 def _encode(image: Image, quality: int) -> bytes:
     from pipeline.image import encode_jpeg  # noqa: PLC0415 - OpenCV is for those who need it
 
-    try:
-        return encode_jpeg(image, quality)
-    except Exception as error:  # OpenCV has its own for an array that is no picture
-        raise EntryError(Reason.BAD_FIELD, f"image: {error}") from error
+    if image.ndim != 3 or image.shape[2] != 3 or not image.size or image.dtype != "uint8":
+        text = f"image: expected uint8 (height, width, 3), got {image.dtype} {image.shape}"
+        raise EntryError(Reason.BAD_FIELD, text)
+    return encode_jpeg(image, quality)

@@ -15,7 +15,7 @@ from time import monotonic
 
 from pipeline.errors import DependencyError, FullError, PercipioError
 from pipeline.log import get_logger
-from pipeline.outgoing import Draft
+from pipeline.outgoing import Draft, Place
 from pipeline.stream import Argument, Store, refusal
 
 log = get_logger()
@@ -71,6 +71,7 @@ class Outbox:
         self._queue: deque[Outgoing] = deque()
         self._sending: list[Outgoing] = []
         self._bytes = 0
+        self._places: dict[Place, tuple[int, int]] = {}
         self._filled, self._moved = asyncio.Event(), asyncio.Event()
         self._pause_s, self._lost_before = _PAUSE_S[0], 0
         self._full_since_s: float | None = None
@@ -82,6 +83,16 @@ class Outbox:
     def unsent(self) -> int:
         """Number of entries that Redis has not confirmed."""
         return len(self._queue) + len(self._sending)
+
+    def unsent_of(self, place: Place) -> tuple[int, int]:
+        """Give entries and bytes that Redis has not confirmed, of one stream of a partition."""
+        return self._places.get(place, (0, 0))
+
+    def _weigh(self, draft: Draft, sign: int) -> None:
+        """Count an entry in, or out."""
+        entries, size_bytes = self.unsent_of(draft.place)
+        self._places[draft.place] = entries + sign, size_bytes + sign * draft.size_bytes
+        self._bytes += sign * draft.size_bytes
 
     async def put(self, draft: Draft, number: Sequence[bytes]) -> Confirmed:
         """Add an entry; waits, or loses one, where there is no room.
@@ -104,7 +115,7 @@ class Outbox:
             _stamp(entry)
             done.set_result("")
         self._queue.append(entry)
-        self._bytes += draft.size_bytes
+        self._weigh(draft, 1)
         self._filled.set()
         return done
 
@@ -122,7 +133,7 @@ class Outbox:
             if oldest is None:
                 return
             self._queue.remove(oldest)
-            self._bytes -= oldest.draft.size_bytes
+            self._weigh(oldest.draft, -1)
             self._lose(oldest, "newer frames took its place in the buffer")
 
     async def confirm(self, waiting: Sequence[Confirmed]) -> list[str]:
@@ -169,7 +180,7 @@ class Outbox:
         for entry, answer in zip(self._sending, answers, strict=True):
             if isinstance(answer, bytes):
                 self.sent += 1
-                self._bytes -= entry.draft.size_bytes
+                self._weigh(entry.draft, -1)
                 _finish(entry, answer.decode())
                 continue
             error = _as_ours(answer, str(entry.command[1]))
@@ -177,7 +188,7 @@ class Outbox:
                 passing = error
                 again.append(entry)
                 continue
-            self._bytes -= entry.draft.size_bytes
+            self._weigh(entry.draft, -1)
             self._fail(entry, error)
         self._queue.extendleft(reversed(again))
         self._sending.clear()
