@@ -106,9 +106,7 @@ def measure(model: torch.nn.Module, seeds: int, frames_per_seed: int) -> Accurac
         truths += [truth for _, truth in batch]
     map50, map50_95, per_class = _coco(truths, found)
     threshold, precision, recall = _balance(truths, found)
-    return Accuracy(
-        len(truths), seeds, map50, map50_95, per_class, threshold, precision, recall
-    )
+    return Accuracy(len(truths), seeds, map50, map50_95, per_class, threshold, precision, recall)
 
 
 def precision_recall(
@@ -123,9 +121,7 @@ def precision_recall(
     return float(hits / max(hits + false_alarms, 1)), float(hits / max(hits + misses, 1))
 
 
-def _balance(
-    truths: list[list[SceneObject]], found: list[Detected]
-) -> tuple[float, float, float]:
+def _balance(truths: list[list[SceneObject]], found: list[Detected]) -> tuple[float, float, float]:
     points = []
     for threshold in np.arange(0.1, 0.9, 0.05).round(2).tolist():
         precision, recall = precision_recall(truths, found, threshold)

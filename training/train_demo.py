@@ -66,9 +66,7 @@ def samples(rng: np.random.Generator) -> Iterator[Sample]:
             yield shelf.pop()
 
 
-def _sample(
-    image: NDArray[np.uint8], truth: list[SceneObject], rng: np.random.Generator
-) -> Sample:
+def _sample(image: NDArray[np.uint8], truth: list[SceneObject], rng: np.random.Generator) -> Sample:
     small = network_input(_vary(image, rng), int(rng.integers(70, 96)))
     height, width = image.shape[:2]
     rows = [_row(seen, width, height) for seen in truth if _is_learnable(seen)]

@@ -133,9 +133,7 @@ def _actor(
     )
 
 
-def _path(
-    size_px: int, size_wh: tuple[int, int], rng: np.random.Generator
-) -> NDArray[np.float64]:
+def _path(size_px: int, size_wh: tuple[int, int], rng: np.random.Generator) -> NDArray[np.float64]:
     """Lead from one border to another through the middle part of the frame."""
     size = np.array(size_wh, np.float64)
     # Sides are left, top, right, bottom; left and right are likelier.

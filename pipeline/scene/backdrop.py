@@ -28,7 +28,8 @@ def backdrop(size_wh: tuple[int, int], rng: np.random.Generator) -> Image:
     ).astype(np.uint8)
     _sun(image, rng)
     _clouds(image, rng)
-    for layer, colour in enumerate((far, (far + near) / 2, near)):
+    middle: NDArray[np.float32] = (far + near) / 2
+    for layer, colour in enumerate((far, middle, near)):
         _hill(image, 0.5 + 0.16 * layer, colour, rng)
     grain = _soft_noise(size_wh, (9, 14), rng) * 11 + _soft_noise(size_wh, (48, 80), rng) * 6
     return np.clip(image + grain[..., None], 0, 255).astype(np.uint8)
@@ -106,7 +107,8 @@ def _house(
     wall = (colour * rng.uniform(0.7, 1.5, 3)).clip(0, 255).tolist()
     roof = (colour * rng.uniform(0.4, 0.9, 3)).clip(0, 255).tolist()
     cv2.rectangle(image, (x, y - high), (x + wide, y + 20), wall, -1)
-    corners = np.array([(x - 4, y - high), (x + wide + 4, y - high), (x + wide // 2, y - high - 14)])
+    eaves, ridge = y - high, (x + wide // 2, y - high - 14)
+    corners = np.array([(x - 4, eaves), (x + wide + 4, eaves), ridge])
     cv2.fillPoly(image, [corners.astype(np.int32)], roof, cv2.LINE_AA)
 
 

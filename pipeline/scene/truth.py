@@ -82,7 +82,7 @@ def _area(boxes: NDArray[np.float32]) -> NDArray[np.float64]:
 def _intersection(first: NDArray[np.float32], second: NDArray[np.float32]) -> NDArray[np.float64]:
     low = np.maximum(first[:, None, :2], second[None, :, :2])
     high = np.minimum(first[:, None, 2:], second[None, :, 2:])
-    return np.maximum(high.astype(np.float64) - low, 0).prod(axis=2)
+    return np.asarray(np.maximum(high.astype(np.float64) - low, 0).prod(axis=2))
 
 
 def _mostly_on(boxes: NDArray[np.float32], ignored: NDArray[np.float32]) -> NDArray[np.bool_]:
