@@ -15,13 +15,12 @@ from time import monotonic
 
 from pipeline.errors import DependencyError, FullError, PercipioError
 from pipeline.log import get_logger
-from pipeline.outgoing import Draft
+from pipeline.outgoing import Draft, Place
 from pipeline.stream import Argument, Store, refusal
 
 log = get_logger()
 
 CONFIRM_S = 5.0
-FULL_RETRY_S = 10.0
 _BATCH_ENTRIES = 512
 _BATCH_BYTES = 4 << 20
 _IN_FLIGHT_BYTES = 8 << 20
@@ -29,8 +28,8 @@ _PAUSE_S = (0.05, 2.0)
 
 OnLoss = Callable[[str, str, str], object]
 """Is told of each lost entry: its source, its stream, and why."""
-Confirmed = asyncio.Future[str | None]
-"""Entry id; None while the entry waits for Redis to come back."""
+Confirmed = asyncio.Future[str]
+"""Entry id; empty while the entry waits for Redis to come back."""
 
 
 @dataclass(slots=True)
@@ -51,19 +50,28 @@ class Outbox:
         buffer_bytes: how much is kept while Redis is away; 0 keeps nothing: publishing raises.
         wait_for_room: with a full buffer hold the publisher back, where else entries are lost:
             a live frame replaces older ones, anything else is lost itself.
+        full_retry_s: how long an entry is offered to a Redis at maxmemory; live frames are once.
         on_loss: is told of each loss; runs on the event loop.
     """
 
     def __init__(
-        self, store: Store, *, buffer_bytes: int, wait_for_room: bool, on_loss: OnLoss | None
+        self,
+        store: Store,
+        *,
+        buffer_bytes: int,
+        wait_for_room: bool,
+        full_retry_s: float,
+        on_loss: OnLoss | None,
     ) -> None:
         self._store = store
         self._buffer_bytes = buffer_bytes
         self._wait_for_room = wait_for_room
+        self._full_retry_s = full_retry_s
         self._on_loss = on_loss
         self._queue: deque[Outgoing] = deque()
         self._sending: list[Outgoing] = []
         self._bytes = 0
+        self._places: dict[Place, tuple[int, int]] = {}
         self._filled, self._moved = asyncio.Event(), asyncio.Event()
         self._pause_s, self._lost_before = _PAUSE_S[0], 0
         self._full_since_s: float | None = None
@@ -75,6 +83,16 @@ class Outbox:
     def unsent(self) -> int:
         """Number of entries that Redis has not confirmed."""
         return len(self._queue) + len(self._sending)
+
+    def unsent_of(self, place: Place) -> tuple[int, int]:
+        """Give entries and bytes that Redis has not confirmed, of one stream of a partition."""
+        return self._places.get(place, (0, 0))
+
+    def _weigh(self, draft: Draft, sign: int) -> None:
+        """Count an entry in, or out."""
+        entries, size_bytes = self.unsent_of(draft.place)
+        self._places[draft.place] = entries + sign, size_bytes + sign * draft.size_bytes
+        self._bytes += sign * draft.size_bytes
 
     async def put(self, draft: Draft, number: Sequence[bytes]) -> Confirmed:
         """Add an entry; waits, or loses one, where there is no room.
@@ -95,9 +113,9 @@ class Outbox:
         entry = Outgoing(draft, ("XADD", key, "*", *draft.fields, *number), done)
         if self.problem is not None:
             _stamp(entry)
-            done.set_result(None)
+            done.set_result("")
         self._queue.append(entry)
-        self._bytes += draft.size_bytes
+        self._weigh(draft, 1)
         self._filled.set()
         return done
 
@@ -115,10 +133,10 @@ class Outbox:
             if oldest is None:
                 return
             self._queue.remove(oldest)
-            self._bytes -= oldest.draft.size_bytes
+            self._weigh(oldest.draft, -1)
             self._lose(oldest, "newer frames took its place in the buffer")
 
-    async def confirm(self, waiting: Sequence[Confirmed]) -> list[str | None]:
+    async def confirm(self, waiting: Sequence[Confirmed]) -> list[str]:
         """Wait for the ids of entries; not longer than Redis takes to be called away.
 
         Raises:
@@ -162,7 +180,7 @@ class Outbox:
         for entry, answer in zip(self._sending, answers, strict=True):
             if isinstance(answer, bytes):
                 self.sent += 1
-                self._bytes -= entry.draft.size_bytes
+                self._weigh(entry.draft, -1)
                 _finish(entry, answer.decode())
                 continue
             error = _as_ours(answer, str(entry.command[1]))
@@ -170,7 +188,7 @@ class Outbox:
                 passing = error
                 again.append(entry)
                 continue
-            self._bytes -= entry.draft.size_bytes
+            self._weigh(entry.draft, -1)
             self._fail(entry, error)
         self._queue.extendleft(reversed(again))
         self._sending.clear()
@@ -183,7 +201,7 @@ class Outbox:
         if isinstance(error, FullError):
             self._full_since_s = self._full_since_s or monotonic()
             waited_s = monotonic() - max(self._full_since_s, entry.since_s)
-            return entry.draft.stream == "frames" or waited_s > FULL_RETRY_S
+            return entry.draft.stream == "frames" or waited_s > self._full_retry_s
         return self._buffer_bytes == 0
 
     def _fail(self, entry: Outgoing, error: PercipioError) -> None:
@@ -208,7 +226,7 @@ class Outbox:
         self.problem = str(error)
         for entry in [*self._sending, *self._queue]:
             _stamp(entry)
-            _finish(entry, None)
+            _finish(entry)
         self._moved.set()
 
     def _call_back(self) -> None:
@@ -222,7 +240,7 @@ class Outbox:
         if self.lost == self._lost_before:
             log.error("entries_lost", source=entry.draft.source, reason=reason)
         self.lost += 1
-        _finish(entry, None)
+        _finish(entry)
         if self._on_loss is not None:
             self._on_loss(entry.draft.source, entry.draft.stream, reason)
 
@@ -252,7 +270,7 @@ def _look(done: Confirmed) -> None:
         done.exception()
 
 
-def _finish(entry: Outgoing, entry_id: str | None) -> None:
+def _finish(entry: Outgoing, entry_id: str = "") -> None:
     if not entry.done.done():
         entry.done.set_result(entry_id)
 

@@ -79,7 +79,7 @@ class ChannelMap:
                 raise SettingsError(
                     f"channel map {self.sources}: place {channel.place} is both sum and mean"
                 )
-        facts = repr((sorted((n, c.place, c.mean, c.signed) for n, c in self.channels.items())))
+        facts = repr(sorted((n, c.place, c.mean, c.signed) for n, c in self.channels.items()))
         object.__setattr__(self, "digest", crc32(facts.encode()) or 1)
 
     @property
@@ -126,7 +126,9 @@ class ChannelMaps:
             raise SettingsError(f"channel map file {path}: {error}") from error
         version = content.pop("version", None)
         if version != MAP_VERSION:
-            raise SettingsError(f"channel map file {path}: version {version}, must be {MAP_VERSION}")
+            raise SettingsError(
+                f"channel map file {path}: version {version}, must be {MAP_VERSION}"
+            )
         tables = content.pop("map", [])
         if content or not isinstance(tables, list):
             raise SettingsError(f"channel map file {path}: unknown keys {sorted(content)}")
