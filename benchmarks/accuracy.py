@@ -27,7 +27,7 @@ import numpy as np
 from pipeline.detector import DetectorOptions, YoloDetector, load_detector
 from pipeline.errors import DependencyError, PercipioError
 from pipeline.heads import Thresholds, matches
-from pipeline.image import encode_jpeg
+from pipeline.image import encode_jpeg, probe
 from pipeline.records import Detections, Picture
 
 REFERENCE = "torch"
@@ -169,13 +169,14 @@ def read_frames(path: Path, every: int) -> Iterator[bytes]:
 
 def read_truth(images: Sequence[Path]) -> dict[str, Any]:
     """Read the label files beside the pictures into a COCO dataset."""
-    sizes = [cv2.imread(str(path), cv2.IMREAD_IGNORE_ORIENTATION).shape[:2] for path in images]
+    infos = [probe(path.read_bytes()) for path in images]
     annotations: list[dict[str, Any]] = []
-    for index, (path, (height, width)) in enumerate(zip(images, sizes, strict=True)):
+    for index, (path, info) in enumerate(zip(images, infos, strict=True)):
         labels = path.parents[1] / "labels" / f"{path.stem}.txt"
         for line in labels.read_text().splitlines() if labels.is_file() else []:
             kind, cx, cy, w, h = (float(part) for part in line.split())
-            box = [(cx - w / 2) * width, (cy - h / 2) * height, w * width, h * height]
+            box = [(cx - w / 2) * info.width, (cy - h / 2) * info.height]
+            box += [w * info.width, h * info.height]
             annotations.append(
                 {
                     "id": len(annotations) + 1,
