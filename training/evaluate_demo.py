@@ -32,7 +32,7 @@ MODEL_PATH = Path(__file__).parents[1] / "pipeline" / "data" / "demo.pt"
 _SCALE = 2  # scene pixels per network pixel
 _BATCH = 8
 _LOWEST_CONFIDENCE = 0.005
-_NMS_IOU = 0.6
+_NMS_IOU = 0.7  # the pipeline's default
 
 
 @dataclass(frozen=True, slots=True)
@@ -206,7 +206,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--model", type=Path, default=MODEL_PATH)
     parser.add_argument("--seeds", type=int, default=25)
-    parser.add_argument("--frames-per-seed", type=int, default=48)
+    parser.add_argument("--frames-per-seed", type=int, default=41)
     parser.add_argument("--json", action="store_true")
     options = parser.parse_args()
     model, _ = load_checkpoint(options.model)  # type: ignore[no-untyped-call]
