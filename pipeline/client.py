@@ -28,6 +28,7 @@ from pipeline.partition import Keys, is_source, partition_of
 from pipeline.records import Image
 from pipeline.results import KINDS, Kind, Result, read_state
 from pipeline.settings import Settings, load_settings
+from pipeline.tasks import end_tasks
 
 __all__ = ["Client", "Event", "Frame", "Result"]
 
@@ -102,7 +103,7 @@ class Client:
             )
             self._followers = Followers(self._store)
             sending = asyncio.create_task(self._outbox.run(), name="outbox")
-            stack.push_async_callback(_end, sending)
+            stack.push_async_callback(end_tasks, [sending])
             self._stack = stack.pop_all()
         return self
 
@@ -305,11 +306,6 @@ class Client:
             if isinstance(answer, Exception):
                 raise DependencyError(f"Redis: list the sources: {answer}") from answer
         return sorted(name.decode() for names in answers for name in names)
-
-
-async def _end(task: asyncio.Task[None]) -> None:
-    task.cancel()
-    await asyncio.gather(task, return_exceptions=True)
 
 
 def _check_source(source: str) -> None:

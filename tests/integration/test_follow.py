@@ -158,7 +158,7 @@ async def test_a_cursor_of_one_source_does_not_cover_another(client: Client, red
     await add(redis, "robot-7", 1)
     [result] = await take(client, 1, "robot-7")
 
-    with pytest.raises(SettingsError, match="does not cover percipio:{p008}:detections"):
+    with pytest.raises(SettingsError, match=r"does not cover percipio:\{p008\}:detections"):
         await take(client, 1, "cam", after=result.cursor)
 
 

@@ -16,7 +16,7 @@ from pipeline.embedded import EmbeddedRedis
 from pipeline.errors import DependencyError
 from pipeline.partition import Keys
 from pipeline.sequence import SeenNumbers
-from pipeline.wire import read_event
+from pipeline.wire import EventEntry, read_event
 from tests.conftest import eventually
 from tests.integration.proxy import Proxy, a_proxy
 
@@ -35,6 +35,10 @@ async def numbers_in(redis: Any, stream: str = EVENTS) -> list[int]:
     return [int(fields[b"seq"]) for _, fields in await redis.xrange(stream)]
 
 
+async def events_in(redis: Any) -> list[EventEntry]:
+    return [read_event(entry_id, fields, 7, 16) for entry_id, fields in await redis.xrange(EVENTS)]
+
+
 async def test_a_lost_reply_makes_one_entry_that_counts(proxy: Proxy, redis: Any) -> None:
     """Redis has it, the answer is lost: sent again under its number, a duplicate to be dropped."""
     async with Client(proxy.url) as client:
@@ -45,7 +49,7 @@ async def test_a_lost_reply_makes_one_entry_that_counts(proxy: Proxy, redis: Any
         await client.flush()
 
     seen = SeenNumbers()
-    entries = [read_event(*raw, 7, 16) for raw in await redis.xrange(EVENTS)]
+    entries = await events_in(redis)
     assert [e.envelope.seq for e in entries] == [0, 1, 1, 2]
     assert [e.values["n"] for e in entries if seen.accept(e.envelope.seq or 0)] == [0, 1, 2]
 
@@ -115,8 +119,9 @@ async def test_an_outage_is_buffered_and_sent_in_order(
             assert await client.flush(20) == 0
             after = await client.publish_event("robot-7", {"n": 300})
             async with Redis.from_url(url) as redis:
-                entries = [read_event(*raw, 7, 16) for raw in await redis.xrange(EVENTS)]  # type: ignore[misc, union-attr, arg-type]
-            assert (client.lost, client.problem) == (0, None)
+                entries = await events_in(redis)
+            assert client.lost == 0
+            assert not client.problem
             await client.close()
 
     assert before
@@ -169,8 +174,7 @@ async def test_live_frames_make_room_for_newer_ones(
 
     assert client.lost + len(found) == 61
     assert client.lost > 5
-    assert found[0] == 0
-    assert found[1:] == list(range(1 + client.lost, 61))
+    assert found[-10:] == list(range(51, 61))
 
 
 async def test_a_publisher_may_wait_for_room_instead(
@@ -179,13 +183,14 @@ async def test_a_publisher_may_wait_for_room_instead(
     async with Client(url, buffer_bytes=4000, wait_for_room=True) as client:
         await client.publish_event("robot-7", {"n": 0})
         server.crash()
+        await client.publish_event("robot-7", {"n": 1})
         publishing = asyncio.create_task(
-            client.publish_events([Event("robot-7", {"n": n}) for n in range(1, 101)])
+            client.publish_events([Event("robot-7", {"n": n}) for n in range(2, 101)])
         )
-        await eventually(lambda: client.problem)
+        await eventually(lambda: client.unsent > 10)
         assert not publishing.done()
         with EmbeddedRedis(folder=tmp_path / "r"):
-            assert len(await publishing) == 100
+            assert len(await publishing) == 99
             assert await client.flush(20) == 0
             async with Redis.from_url(url) as redis:
                 found = await numbers_in(redis)
