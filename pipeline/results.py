@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-from pipeline import wire
+from pipeline import wire, wire_results
 from pipeline.errors import EntryError, SettingsError
 from pipeline.partition import tag_of
 
@@ -64,7 +64,7 @@ class Result:
 def read_entry(stream: Stream, entry_id: bytes, fields: wire.Fields) -> Result | None:
     """Read an entry as a result without positions; None when it is not one of ours."""
     try:
-        values = wire.read_result(fields)
+        values = wire_results.read_result(fields)
         source, ts_ms = str(values["source"]), int(values["ts"])
     except (EntryError, ValueError, KeyError, TypeError):
         return None
