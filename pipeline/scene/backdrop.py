@@ -28,7 +28,7 @@ def backdrop(size_wh: tuple[int, int], rng: np.random.Generator) -> Image:
     ).astype(np.uint8)
     _sun(image, rng)
     _clouds(image, rng)
-    middle: NDArray[np.float32] = (far + near) / 2
+    middle = ((far + near) / 2).astype(np.float32)
     for layer, colour in enumerate((far, middle, near)):
         _hill(image, 0.5 + 0.16 * layer, colour, rng)
     grain = _soft_noise(size_wh, (9, 14), rng) * 11 + _soft_noise(size_wh, (48, 80), rng) * 6
