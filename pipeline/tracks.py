@@ -65,7 +65,7 @@ class Parameters:
     start_confidence: float = 0.35
     overlap_floor: float = 0.4
     tentative_floor: float = 0.3
-    class_penalty: float = 0.15
+    class_penalty: float = 0.3
     twin_overlap: float = 0.7
     vote_limit: float = 5.0
     lost_ms: int = 3000
