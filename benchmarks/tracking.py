@@ -48,7 +48,7 @@ def supervision(lost_s: float) -> Follow:
     def follow(frames: Iterable[tuple[int, Detections]], fps: float) -> Iterator[Seen]:
         import supervision as sv
 
-        tracker = sv.ByteTrack(lost_track_buffer=round(30 * lost_s), frame_rate=fps)
+        tracker = sv.ByteTrack(lost_track_buffer=round(30 * lost_s), frame_rate=round(fps))
         for _, found in frames:
             copy = sv.Detections(
                 xyxy=found.xyxy.copy(),
