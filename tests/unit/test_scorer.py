@@ -14,11 +14,12 @@ from pipeline.errors import EntryError, Reason
 from pipeline.records import Detections
 from pipeline.score_entries import group
 from pipeline.scorer import AT_REST, Input, PartitionScorer, Result
-from pipeline.scoring.engine import Engine
+from pipeline.scoring.engine import Engine, warm_up
 from pipeline.wire import Envelope, EventEntry
 from pipeline.wire_results import DetectionEntry
 
 T0 = 1_700_000_000_000
+warm_up()  # a compilation takes longer than a test may
 
 
 def event(
