@@ -197,9 +197,7 @@ async def test_a_source_name_has_up_to_128_characters(score_only: Streams) -> No
 async def test_an_event_in_another_partition_is_told_the_right_one(score_only: Streams) -> None:
     source = a_source(partition=7)
 
-    bad = await score_only.add(
-        "events", source, {"channel": "motion", "value": "1"}, partition=8
-    )
+    bad = await score_only.add("events", source, {"channel": "motion", "value": "1"}, partition=8)
     await score_only.settled_in({7, 8})
 
     letters = await score_only.entries("percipio:{p008}:dead")

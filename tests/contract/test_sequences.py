@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
+import itertools
 import random
 import time
-
-import pytest
 
 from tests.streams import Streams, a_source, at, pack, picture
 
@@ -83,7 +82,6 @@ async def test_an_event_without_number_is_never_a_duplicate(score_only: Streams)
     assert counted == {"events_scored": 3}
 
 
-@pytest.mark.timeout(150)
 async def test_a_frame_seen_before_is_dropped_and_counted(deployment: Streams) -> None:
     source = a_source()
 
@@ -143,7 +141,7 @@ async def test_scores_stand_in_the_order_of_the_inputs(score_only: Streams) -> N
         spans = [(at(score["first"]), at(score["last"])) for score in scores]
         assert spans == sorted(spans)
         assert all(first <= last for first, last in spans)
-        assert all(before[1] < after[0] for before, after in zip(spans, spans[1:], strict=False))
+        assert all(before[1] < after[0] for before, after in itertools.pairwise(spans))
 
 
 async def test_a_straggler_is_scored_and_told(score_only: Streams) -> None:
@@ -160,7 +158,6 @@ async def test_a_straggler_is_scored_and_told(score_only: Streams) -> None:
     assert (await score_only.state(source))["late"] == "1"
 
 
-@pytest.mark.timeout(150)
 async def test_frames_are_scored_in_their_order(deployment: Streams) -> None:
     source = a_source()
 
