@@ -115,7 +115,7 @@ def test_a_bad_entry_leaves_its_neighbours_alone() -> None:
     letters = [dict(zip(f[::2], f[1::2], strict=True)) for f in result.dead]
     assert [letter["reason"] for letter in letters] == ["bad_field", "bad_field"]
     (write,) = result.sources
-    assert write.add == {"dead": 2}
+    assert write.add["dead"] == 2
 
 
 def test_a_frame_has_tracks_and_an_entry_of_its_own() -> None:
