@@ -29,9 +29,9 @@ TABLES = np.dtype(
         ("shuffled", "f8", (33, 65)),  # mean LZ76: 32 i symbols, a share (j / 64)^2 / 2 of ones
         ("bias", "f8", (WINDOW + 1, NODES + 1)),  # of h, by pairs and subset size
         ("floor", "f8", (WINDOW + 1, NODES + 1)),  # 95 % of white noise, by pairs and nodes
-        ("subsets", "i8", _ENUMERATION[0].shape),
+        ("subsets", "u1", _ENUMERATION[0].shape),
         ("starts", "i8", _ENUMERATION[1].shape),
-        ("parts", "i8", _ENUMERATION[2].shape),
+        ("parts", "u1", _ENUMERATION[2].shape),
         ("offsets1", "i8", _ENUMERATION[3].shape),
         ("sizes1", "i8", _ENUMERATION[4].shape),
         ("offsets2", "i8", _ENUMERATION[5].shape),
@@ -53,7 +53,7 @@ SCRATCH = np.dtype(
         ("cov", "f8", (_BOTH, _BOTH)),
         ("now", "f8", (_BOTH, _BOTH)),
         ("sums", "f8", (_BOTH,)),
-        ("pair", "f8", (_BOTH,)),
+        ("pairs", "f8", (_BOTH, WINDOW)),
         ("full", "f8", (LANES, _BOTH, _BOTH)),
         ("buf", "f8", (int(_ENUMERATION[6][-1]), LANES)),
         ("lane", "f8", (5, LANES)),
