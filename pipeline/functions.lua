@@ -21,7 +21,9 @@ local function pairs_of(flat)
   return map
 end
 
+-- Nil where the stream or the group is gone.
 local function group_of(stream, name)
+  if redis.call('TYPE', stream)['ok'] ~= 'stream' then return nil end
   for _, flat in ipairs(redis.call('XINFO', 'GROUPS', stream)) do
     local group = pairs_of(flat)
     if group['name'] == name then return group end
@@ -93,6 +95,10 @@ end
 local function add_dead(keys, fields, limits)
   redis.call('XADD', keys.dead, '*', unpack(fields))
   local bytes = redis.call('HINCRBY', keys.ledger, 'dead_bytes', size_of(fields))
+  if redis.call('XLEN', keys.dead) == 1 then  -- others may have emptied it
+    bytes = size_of(fields)
+    redis.call('HSET', keys.ledger, 'dead_bytes', bytes)
+  end
   while redis.call('XLEN', keys.dead) > limits.dead_entries or bytes > limits.dead_bytes do
     local oldest = redis.call('XRANGE', keys.dead, '-', '+', 'COUNT', 1)[1]
     if not oldest then break end
@@ -112,17 +118,31 @@ local function touch(keys, k, source, at_ms, ttl_s, counter, problem)
   redis.call('ZADD', keys.sources, 'GT', at_ms, source)
 end
 
+local function groups_of(stream)
+  local rows = {}
+  for i, flat in ipairs(redis.call('XINFO', 'GROUPS', stream)) do rows[i] = pairs_of(flat) end
+  return rows
+end
+
+-- Note how far a stream has come, so that what is gone with it can be counted when it is deleted.
+-- `group` is a row of XINFO GROUPS; without a lag Redis does not know how many were added.
+local function note_stream(ledger, name, group, acked)
+  if group['lag'] and group['entries-read'] then
+    redis.call('HSET', ledger, 'seen:' .. name, whole(group['entries-read'] + group['lag']))
+  end
+  redis.call('HSET', ledger, 'last:' .. name, group['last-delivered-id'])
+  if acked then redis.call('HSET', ledger, 'acked:' .. name, whole(acked)) end
+end
+
 -- Remove inputs that every group on the stream is done with. With one group the acked entries go
 -- at once, else everything below the first entry that some group still needs.
-local function release_inputs(stream, ids)
-  local groups = redis.call('XINFO', 'GROUPS', stream)
+local function release_inputs(stream, ids, groups)
   if #groups <= 1 then
     if #ids > 0 then redis.call('XDEL', stream, unpack(ids)) end
     return
   end
   local keep
-  for _, flat in ipairs(groups) do
-    local group = pairs_of(flat)
+  for _, group in ipairs(groups) do
     local first = after(group['last-delivered-id'])
     if group['pending'] > 0 then first = redis.call('XPENDING', stream, group['name'])[2] end
     if not keep or id_less(first, keep) then keep = first end
@@ -169,6 +189,17 @@ local function settle(keys, item, limits, at_ms)
   return outcome == 'duplicate' and 'D' or '1'
 end
 
+-- Count acked inputs and remove them.
+local function finish_inputs(stream, ledger, name, ids)
+  if #ids == 0 then return end
+  redis.call('HINCRBY', ledger, 'acked:' .. name, #ids)
+  local groups = groups_of(stream)
+  for _, group in ipairs(groups) do
+    if group['name'] == INPUT_GROUP then note_stream(ledger, name, group) end
+  end
+  release_inputs(stream, ids, groups)
+end
+
 local function detect_commit(keys, args)
   name_keys(keys, {'stream', 'detections', 'dead', 'ledger', 'sources'})
   local batch = cmsgpack.unpack(args[1])
@@ -182,20 +213,16 @@ local function detect_commit(keys, args)
   end
   local score = group_of(keys.detections, SCORE_GROUP)
   if score and tonumber(score['lag'] or 0) >= batch.limits.results_keep then return {'PAUSED'} end
-  local at_ms, flags, done, acked = now_ms(), {}, {}, 0
+  local at_ms, flags, done = now_ms(), {}, {}
   for i, item in ipairs(batch.items) do
     if redis.call('XACK', keys.stream, INPUT_GROUP, item.id) == 1 then
-      acked = acked + 1
       done[#done + 1] = item.id
       flags[i] = settle(keys, item, batch.limits, at_ms)
     else
       flags[i] = '0'
     end
   end
-  if acked > 0 then
-    redis.call('HINCRBY', keys.ledger, 'acked:' .. batch.stream, acked)
-    release_inputs(keys.stream, done)
-  end
+  finish_inputs(keys.stream, keys.ledger, batch.stream, done)
   return {'OK', table.concat(flags)}
 end
 
@@ -288,8 +315,7 @@ local function shed(keys, args)
   if #dropped > 0 then
     redis.call('XACK', keys[1], INPUT_GROUP, unpack(dropped))
     redis.call('HINCRBY', keys[2], 'frames_dropped_overflow', #dropped)
-    redis.call('HINCRBY', keys[2], 'acked:frames', #dropped)
-    release_inputs(keys[1], dropped)
+    finish_inputs(keys[1], keys[2], 'frames', dropped)
   end
   return {{keys[1], kept, #dropped}}
 end
@@ -297,6 +323,7 @@ end
 -- keys: stream. args: consumer, idle_ms. Removes consumers that are long idle and own nothing.
 local function prune(keys, args)
   local removed = 0
+  if not group_of(keys[1], INPUT_GROUP) then return 0 end
   for _, flat in ipairs(redis.call('XINFO', 'CONSUMERS', keys[1], INPUT_GROUP)) do
     local consumer = pairs_of(flat)
     if consumer['name'] ~= args[1] and consumer['pending'] == 0
@@ -308,16 +335,19 @@ local function prune(keys, args)
   return removed
 end
 
--- keys: stream. args: consumer, id... Resets the idle time of entries that are still ours,
--- without counting a delivery. Returns how many are.
+-- keys: stream. args: consumer, idle_ms, id... Sets the idle time of entries that are still ours,
+-- without counting a delivery: 0 keeps them, a large one hands them back. Returns how many are.
 local function renew_entries(keys, args)
   local mine = {}
-  for i = 2, #args do
+  if not group_of(keys[1], INPUT_GROUP) then return 0 end
+  for i = 3, #args do
     local row = redis.call('XPENDING', keys[1], INPUT_GROUP, args[i], args[i], 1)[1]
     if row and row[2] == args[1] then mine[#mine + 1] = args[i] end
   end
   if #mine == 0 then return 0 end
-  return #redis.call('XCLAIM', keys[1], INPUT_GROUP, args[1], 0, unpack(mine), 'JUSTID')
+  local tail = {'IDLE', args[2], 'JUSTID'}
+  for _, word in ipairs(tail) do mine[#mine + 1] = word end
+  return #redis.call('XCLAIM', keys[1], INPUT_GROUP, args[1], 0, unpack(mine))
 end
 
 ----------------------------------------------------------------------------------------- score
@@ -329,24 +359,42 @@ local function beat(keys, args)
   return redis.call('ZRANGE', keys[1], 0, -1)
 end
 
--- keys: owner, events, detections, held. args: me, lease_ms.
--- Returns {'HELD', owner, ms left} or {'OK', epoch, commit, events id, events read,
--- detections id, detections read, held ids, stall}.
+-- What the next owner would begin with, as a digest; false when nothing waits.
+local function work_at(keys, events, detections, held)
+  local at = {events['last-delivered-id'], detections['last-delivered-id'], held}
+  for i = 1, 2 do
+    local found = redis.call('XRANGE', keys[i + 1], '(' .. at[i], '+', 'COUNT', 1)
+    if #found > 0 then return redis.sha1hex(table.concat(at, ' ')) end
+  end
+  return held ~= '' and redis.sha1hex(table.concat(at, ' '))
+end
+
+-- An owner that died with work in hand may have died of it: `stall` counts how often at the same
+-- place, and `caution` is the size of batch that the next one dares, an eighth each time.
+local function note_takeover(owner, row, me, work, full)
+  local died = row.clean == '0' and row.owner ~= me
+  local stall, caution = 0, tonumber(row.caution) or 0
+  if died and work then
+    if row.stall_at == work then stall = tonumber(row.stall) + 1 end
+    caution = math.max(1, math.floor((caution > 0 and caution or full) / 8))
+  end
+  redis.call('HSET', owner, 'stall_at', work or '', 'stall', stall, 'caution', caution)
+  return stall, caution
+end
+
+-- keys: owner, events, detections, held. args: me, lease_ms, inputs of a full batch.
+-- Returns {'NOGROUP'}, {'HELD', owner, ms left} or {'OK', epoch, commit, events id, events read,
+-- detections id, detections read, held ids, stall, caution}.
 local function acquire(keys, args)
-  local at_ms = now_ms()
-  local row = redis.call('HMGET', keys[1], 'owner', 'expires_ms', 'stall_at', 'clean')
-  if row[1] and row[1] ~= '' and row[1] ~= args[1] and tonumber(row[2]) > at_ms then
-    return {'HELD', row[1], whole(tonumber(row[2]) - at_ms)}
+  local at_ms, row = now_ms(), pairs_of(redis.call('HGETALL', keys[1]))
+  if row.owner and row.owner ~= '' and row.owner ~= args[1] and tonumber(row.expires_ms) > at_ms then
+    return {'HELD', row.owner, whole(tonumber(row.expires_ms) - at_ms)}
   end
   local events, detections = group_of(keys[2], SCORE_GROUP), group_of(keys[3], SCORE_GROUP)
   if not events or not detections then return {'NOGROUP'} end
-  local cursor = events['last-delivered-id'] .. ' ' .. detections['last-delivered-id']
-  local stall = 0
-  if row[3] == cursor and row[4] ~= '1' then
-    stall = redis.call('HINCRBY', keys[1], 'stall', 1)
-  else
-    redis.call('HSET', keys[1], 'stall_at', cursor, 'stall', 0)
-  end
+  local held = redis.call('GET', keys[4]) or ''
+  local work = work_at(keys, events, detections, held)
+  local stall, caution = note_takeover(keys[1], row, args[1], work, tonumber(args[3]))
   local epoch = redis.call('HINCRBY', keys[1], 'epoch', 1)
   redis.call('HSET', keys[1], 'owner', args[1], 'clean', '0', 'since_ms', whole(at_ms),
     'expires_ms', whole(at_ms + tonumber(args[2])))
@@ -354,7 +402,7 @@ local function acquire(keys, args)
   return {'OK', whole(epoch), whole(commit),
     events['last-delivered-id'], whole(events['entries-read'] or 0),
     detections['last-delivered-id'], whole(detections['entries-read'] or 0),
-    redis.call('GET', keys[4]) or '', whole(stall)}
+    held, whole(stall), whole(caution)}
 end
 
 local function is_fenced(owner, me, epoch)
@@ -369,19 +417,20 @@ local function renew(keys, args)
   return {'OK'}
 end
 
--- keys: owner. args: me, epoch. The next owner sees a clean hand-over.
+-- keys: owner. args: me, epoch, '1' for a clean hand-over, '0' when serving failed.
 local function release(keys, args)
   if is_fenced(keys[1], args[1], args[2]) then return {'FENCED'} end
-  redis.call('HSET', keys[1], 'owner', '', 'expires_ms', '0', 'clean', '1')
+  redis.call('HSET', keys[1], 'owner', '', 'expires_ms', '0', 'clean', args[3])
   return {'OK'}
 end
 
--- keys: frames, recordings. For each the smallest pending id, or '' when nothing is pending.
+-- keys: frames, recordings. Returns the time in ms and of each the smallest pending id, '' when
+-- nothing is pending.
 local function watermark(keys)
-  local marks = {}
+  local marks = {whole(now_ms())}
   for i, stream in ipairs(keys) do
     local summary = redis.call('XPENDING', stream, INPUT_GROUP)
-    marks[i] = summary[1] > 0 and summary[2] or ''
+    marks[i + 1] = summary[1] > 0 and summary[2] or ''
   end
   return marks
 end
@@ -413,7 +462,7 @@ end
 
 -- keys: owner, events, detections, scores, dead, ledger, sources, held, then per source: state,
 -- memory. args: me, epoch, commit number, msgpack {lease_ms, limits, events, detections, held,
--- scores, sources, dead, ledger}. A cursor is {prev, next, read}; detections' has `safe` (first id
+-- caution, scores, sources, dead, ledger}. A cursor is {prev, next, read}; detections' has `safe` (first id
 -- still needed) and `held` (entries from there to the cursor) too.
 local function score_commit(keys, args)
   if is_fenced(keys[1], args[1], args[2]) then return {'FENCED'} end
@@ -428,7 +477,7 @@ local function score_commit(keys, args)
   end
   if 8 + 2 * #batch.sources ~= #keys then return {'BADARGS', 'keys'} end
   for _, name in ipairs({'events', 'detections'}) do
-    local group = redis.call('EXISTS', keys[name]) == 1 and group_of(keys[name], SCORE_GROUP)
+    local group = group_of(keys[name], SCORE_GROUP)
     if not group then return {'NOGROUP'} end
     if group['last-delivered-id'] ~= batch[name].prev then
       return {'CONFLICT', name .. ' ' .. group['last-delivered-id']}
@@ -449,20 +498,84 @@ local function score_commit(keys, args)
   end
   for counter, by in pairs(batch.ledger) do redis.call('HINCRBY', keys.ledger, counter, by) end
   for _, name in ipairs({'events', 'detections'}) do
-    if batch[name].moved then move_cursor(keys[name], batch[name]) end
+    if batch[name].moved then
+      move_cursor(keys[name], batch[name])
+      note_stream(keys.ledger, name, group_of(keys[name], SCORE_GROUP), batch[name].read)
+    end
   end
   if batch.events.moved then
-    local groups = redis.call('XINFO', 'GROUPS', keys.events)
+    local groups = groups_of(keys.events)
     if #groups == 1 then redis.call('XTRIM', keys.events, 'MINID', after(batch.events.next))
-    else release_inputs(keys.events, {}) end
+    else release_inputs(keys.events, {}, groups) end
   end
   if batch.detections.moved then trim_detections(keys.detections, batch.detections, limits.results_keep) end
   if batch.held == '' then redis.call('DEL', keys.held) else redis.call('SET', keys.held, batch.held) end
   redis.call('ZREMRANGEBYSCORE', keys.sources, '-inf', '(' .. whole(at_ms - limits.ttl_s * 1000))
   redis.call('HSET', keys.owner, 'commit', whole(tonumber(args[3]) + 1), 'stall', 0,
-    'stall_at', batch.events.next .. ' ' .. batch.detections.next,
-    'expires_ms', whole(at_ms + batch.lease_ms))
+    'stall_at', '', 'caution', batch.caution, 'expires_ms', whole(at_ms + batch.lease_ms))
   return {'OK'}
+end
+
+---------------------------------------------------------------------------------------- groups
+-- Counts what a stream that was deleted took along, and begins its account anew: `base` is what
+-- its earlier lives held, all of it done or lost.
+local function count_lost(keys, i, name, lost)
+  local ledger = keys[5]
+  if name == 'detections' then
+    local row = redis.call('HMGET', ledger, 'frames_detected', 'frames_cached', 'frames_scored',
+      'detections_dead', 'detections_lost_trimmed')
+    for k = 1, 5 do row[k] = tonumber(row[k] or 0) end
+    lost = row[1] + row[2] - row[3] - row[4] - row[5] - redis.call('XLEN', keys[i])
+    redis.call('DEL', keys[7])
+  end
+  local counter = i <= 2 and 'frames_lost_trimmed' or name .. '_lost_trimmed'
+  redis.call('HINCRBY', ledger, counter, math.max(0, lost))
+  return math.max(0, lost)
+end
+
+local function open_group(keys, i, name)
+  local stream, ledger, group = keys[i], keys[5], i <= 2 and INPUT_GROUP or SCORE_GROUP
+  local info = {['entries-added'] = 0, length = 0, ['last-generated-id'] = '0-0'}
+  if redis.call('EXISTS', stream) == 1 then info = pairs_of(redis.call('XINFO', 'STREAM', stream)) end
+  local row = redis.call('HMGET', ledger, 'acked:' .. name, 'seen:' .. name, 'last:' .. name)
+  local acked, last = tonumber(row[1] or 0), row[3] or '0-0'
+  local seen = math.max(acked, tonumber(row[2] or 0))
+  local gone, start, word, lost = info['entries-added'] - info['length'], '0-0', 'made', 0
+  local read = gone
+  if seen > 0 and info['entries-added'] >= seen and not id_less(info['last-generated-id'], last) then
+    word = 'group'
+    if i > 2 then start, read = last, acked end
+  elseif seen > 0 or name == 'detections' then
+    lost = count_lost(keys, i, name, seen - acked)
+    if seen + lost > 0 then
+      word = 'stream'
+      redis.call('HINCRBY', ledger, 'base:' .. name, seen)
+      redis.call('HSET', ledger, 'acked:' .. name, 0, 'seen:' .. name, 0, 'last:' .. name, '0-0')
+      redis.call('HINCRBY', ledger, 'epoch', 1)
+    end
+  end
+  if name == 'events' and word ~= 'group' and gone > 0 then
+    redis.call('HINCRBY', ledger, 'events_lost_trimmed', gone)
+    lost = lost + gone
+  end
+  redis.call('XGROUP', 'CREATE', stream, group, start, 'MKSTREAM', 'ENTRIESREAD', whole(read))
+  return {name, word, lost}
+end
+
+-- keys: frames, recordings, events, detections, ledger, owner, held. Makes the groups that are not
+-- there, where they were if they are known. Returns rows {stream, what, lost}; what: 'made' for the
+-- first time, 'group' deleted, 'stream' deleted: then whoever owns the partition is fenced.
+local function make_groups(keys)
+  local rows = {}
+  for i, name in ipairs({'frames', 'recordings', 'events', 'detections'}) do
+    local group = i <= 2 and INPUT_GROUP or SCORE_GROUP
+    if kind_is(keys[i], 'stream') and not group_of(keys[i], group) then
+      rows[#rows + 1] = open_group(keys, i, name)
+      if i > 2 then redis.call('HSET', keys[6], 'owner', '', 'expires_ms', '0', 'clean', '1') end
+    end
+  end
+  redis.call('HSETNX', keys[5], 'opened_ms', whole(now_ms()))
+  return rows
 end
 
 ---------------------------------------------------------------------------------------- status
@@ -531,5 +644,6 @@ register('renew', renew, DRAIN)
 register('release', release, DRAIN)
 register('watermark', watermark, {'no-writes'})
 register('score_commit', score_commit, DRAIN)
+register('make_groups', make_groups, DRAIN)
 register('survey', survey, {'no-writes'})
 register('dead_take', dead_take, {})

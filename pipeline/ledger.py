@@ -161,7 +161,7 @@ def _partition(number: int, found: dict[str, Any], now_ms: int) -> PartitionStat
         added, lag = row.pop("added"), row.pop("lag")
         row["lag"] = None if lag is False else lag
         streams[name] = StreamStatus(**row, oldest_ms=max(0, now_ms - _ms(oldest, now_ms)))
-        ledger[f"added:{name}"] = added
+        ledger[f"added:{name}"] = added + ledger.get(f"base:{name}", 0)
     terms = {name: ledger.get(name, 0) for name in TERMS}
     terms["frames_in"] = ledger["added:frames"] + ledger["added:recordings"]
     terms["events_in"] = ledger["added:events"]
