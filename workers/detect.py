@@ -7,8 +7,10 @@ import asyncio
 from concurrent.futures import ThreadPoolExecutor
 
 from pipeline.consumer import consume
-from pipeline.detect_stage import DetectFeed, DetectLimits, DetectWork, Network
+from pipeline.detect_feed import DetectFeed, DetectLimits
+from pipeline.detect_stage import DetectWork, Network
 from pipeline.detector import DetectorOptions, YoloDetector, load_detector
+from pipeline.gauges import watch_lag
 from pipeline.image import encode_jpeg
 from pipeline.inputs import InputLimits, Inputs
 from pipeline.log import get_logger
@@ -104,6 +106,7 @@ async def _serve(context: Context, inputs: Inputs, feed: DetectFeed, work: Detec
     try:
         async with asyncio.TaskGroup() as group:
             group.create_task(feed.keep(context.stop, keep_s), name="keep")
+            group.create_task(watch_lag(inputs.store, context.stop), name="lag")
             for lane in range(LANES):
                 lane_task = consume(feed, work, context.stop, context.health.progress)
                 group.create_task(lane_task, name=f"lane-{lane}")

@@ -7,6 +7,7 @@ import asyncio
 import secrets
 from concurrent.futures import ThreadPoolExecutor
 
+from pipeline.gauges import watch_lag
 from pipeline.inputs import InputLimits
 from pipeline.log import get_logger
 from pipeline.ownership import OwnedPartition, Ownership
@@ -64,7 +65,10 @@ async def _own(context: Context, ownership: Ownership) -> None:
             await serve_partition(feed, work, stop, context.health.progress)
 
         context.health.ready()
-        await PartitionPool(ownership, serve).run(context.stop, context.health.progress)
+        pool = PartitionPool(ownership, serve)
+        async with asyncio.TaskGroup() as group:
+            group.create_task(watch_lag(ownership.store, context.stop), name="lag")
+            group.create_task(pool.run(context.stop, context.health.progress), name="pool")
 
 
 if __name__ == "__main__":

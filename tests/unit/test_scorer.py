@@ -43,7 +43,7 @@ def frame(at_ms: int, boxes: int = 1, source: str = "s", done_ms: int = 50) -> I
 
 
 def fields_of(result: Result) -> list[dict[str, Any]]:
-    rows = [dict(zip(flat[::2], flat[1::2], strict=True)) for flat in result.scores]
+    rows: list[dict[Any, Any]] = [dict(zip(f[::2], f[1::2], strict=True)) for f in result.scores]
     for row in rows:
         row["data"] = msgpack.unpackb(row["data"])
     return rows
