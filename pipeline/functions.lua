@@ -350,6 +350,40 @@ local function renew_entries(keys, args)
   return #redis.call('XCLAIM', keys[1], INPUT_GROUP, args[1], 0, unpack(mine))
 end
 
+-- keys: stream. args: as of claim. Returns whether `claim` would find something.
+local function idle_rows(keys, args)
+  if not group_of(keys[1], INPUT_GROUP) then return {} end
+  local filter = {keys[1], INPUT_GROUP, 'IDLE', args[2], '-', '+', 32}
+  if args[4] == '1' then filter[#filter + 1] = args[1] end
+  return redis.call('XPENDING', unpack(filter))
+end
+local function claimable(keys, args) return #idle_rows(keys, args) > 0 and 1 or 0 end
+
+-- keys: stream. args: consumer, idle_ms, size of a full batch, '1' for own entries only.
+-- Takes over entries whose owner gave no sign of life for so long: the oldest, and with it as many
+-- as its number of deliveries dares; an eighth of a batch each time, so that an entry that kills
+-- its worker is soon alone, and no neighbour's deliveries are used up beside it.
+-- Returns {time in ms, {id, deliveries, fields}...}.
+local function claim(keys, args)
+  local size, ids, deliveries = tonumber(args[3]), {}, {}
+  for _, row in ipairs(idle_rows(keys, args)) do
+    size = math.min(size, math.max(1, math.floor(tonumber(args[3]) / 8 ^ row[4])))
+    if #ids >= size then break end
+    ids[#ids + 1] = row[1]
+    deliveries[row[1]] = row[4] + 1
+  end
+  local answer = {whole(now_ms())}
+  if #ids == 0 then return answer end
+  for _, entry in ipairs(redis.call('XCLAIM', keys[1], INPUT_GROUP, args[1], args[2], unpack(ids))) do
+    if entry and entry[2] then
+      answer[#answer + 1] = {entry[1], deliveries[entry[1]], entry[2]}
+    end
+  end
+  return answer
+end
+
+local function clock() return whole(now_ms()) end
+
 ----------------------------------------------------------------------------------------- score
 -- keys: workers. args: me, lease_ms. Says that a score worker lives; returns all who do.
 local function beat(keys, args)
@@ -529,8 +563,9 @@ local function count_lost(keys, i, name, lost)
     redis.call('DEL', keys[7])
   end
   local counter = i <= 2 and 'frames_lost_trimmed' or name .. '_lost_trimmed'
-  redis.call('HINCRBY', ledger, counter, math.max(0, lost))
-  return math.max(0, lost)
+  lost = math.max(0, lost)
+  if lost > 0 then redis.call('HINCRBY', ledger, counter, lost) end
+  return lost
 end
 
 local function open_group(keys, i, name)
@@ -638,6 +673,9 @@ register('detect_audit', detect_audit, DRAIN)
 register('shed', shed, DRAIN)
 register('prune', prune, DRAIN)
 register('renew_entries', renew_entries, DRAIN)
+register('claimable', claimable, {'no-writes'})
+register('claim', claim, DRAIN)
+register('clock', clock, {'no-writes'})
 register('beat', beat, DRAIN)
 register('acquire', acquire, DRAIN)
 register('renew', renew, DRAIN)

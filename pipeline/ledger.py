@@ -154,7 +154,8 @@ def _names(keys: PartitionKeys) -> list[str]:
 
 def _partition(number: int, found: dict[str, Any], now_ms: int) -> PartitionStatus:
     streams = {}
-    ledger = {k: int(v) for k, v in dict(found["ledger"] or {}).items()}  # Lua's {} is a list
+    rows = dict(found["ledger"] or {}).items()  # Lua's {} is a list
+    ledger = {name: int(value) for name, value in rows if not name.startswith("last:")}
     for name, _ in GROUPS:
         row = found[name]
         oldest = row.pop("oldest", None)
