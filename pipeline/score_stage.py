@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter, deque
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from concurrent.futures import Executor
 from dataclasses import dataclass, replace
 from time import monotonic
@@ -12,6 +12,7 @@ from time import monotonic
 from pipeline import metrics
 from pipeline.consumer import consume
 from pipeline.errors import EntryError, Reason
+from pipeline.health import Health
 from pipeline.ownership import Cursor, OwnedPartition, Ownership, Page, ScoreCommit
 from pipeline.reorder import Reorder
 from pipeline.scorer import Input, PartitionScorer, Result
@@ -301,8 +302,8 @@ def _count(batch: ScoreBatch, result: Result, ledger: Counter[str]) -> None:
 
 
 async def serve_partition(
-    feed: PartitionFeed, work: PartitionWork, stop: asyncio.Event, progress: Callable[[], None]
+    feed: PartitionFeed, work: PartitionWork, stop: asyncio.Event, health: Health
 ) -> None:
     """Serve one owned partition until `stop`; what was read is scored and committed first."""
     await feed.start()
-    await consume(feed, work, stop, progress)
+    await consume(feed, work, stop, health)

@@ -62,7 +62,7 @@ async def _own(context: Context, ownership: Ownership) -> None:
             scorer = PartitionScorer(Engine(parameters, maps))
             feed = PartitionFeed(ownership, owned, scorer, limits)
             work = PartitionWork(scorer, thread)
-            await serve_partition(feed, work, stop, context.health.progress)
+            await serve_partition(feed, work, stop, context.health)
 
         context.health.ready()
         pool = PartitionPool(ownership, serve, limits.inputs)

@@ -6,6 +6,7 @@ from collections import Counter, defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass, field
 from hashlib import blake2b
+from itertools import pairwise
 from typing import Any
 
 import msgpack
@@ -92,14 +93,12 @@ def _buried(outputs: Outputs) -> dict[Place, set[int]]:
     buried: dict[Place, set[int]] = defaultdict(set)
     for fields in outputs.dead:
         entry = msgpack.unpackb(fields[b"entry"])
-        place = (fields[b"stream"].decode(), entry["source"])
-        buried[place].add(int(entry["seq"]))
+        place = (fields[b"stream"].decode(), entry[b"source"].decode())
+        buried[place].add(int(entry[b"seq"]))
     return buried
 
 
-def _examine_place(
-    place: Place, wanted: Sequence[int], outputs: Outputs, verdict: Verdict
-) -> None:
+def _examine_place(place: Place, wanted: Sequence[int], outputs: Outputs, verdict: Verdict) -> None:
     stream, source = place
     if stream == "events":
         found, late = _event_numbers(outputs.scores[source], verdict), set[int]()
@@ -111,7 +110,7 @@ def _examine_place(
     verdict.lost += len(set(wanted) - times.keys())
     verdict.doubled += sum(times.values()) - len(times)
     in_turn = [number for number in found if number not in late]
-    descents = sum(b < a for a, b in zip(in_turn, in_turn[1:], strict=False))
+    descents = sum(b < a for a, b in pairwise(in_turn))
     verdict.reordered += descents
     right = chain(number for number in wanted if number not in late)
     if chain(in_turn) != right and not (verdict.lost or verdict.doubled or descents):

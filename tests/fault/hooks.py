@@ -9,11 +9,13 @@ import asyncio
 import os
 import random
 import signal
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from functools import wraps
 from typing import Any
 
-from pipeline import claims, detect_stage, inputs, ownership, score_stage
+from pipeline import claims, detect_stage, inputs, ownership, score_stage, scorer
+from pipeline.wire import EventEntry
+from tests.fault.fake_detect import COMMANDS, obey
 
 PLACES: dict[str, list[tuple[Any, str]]] = {
     "acquire": [(ownership.Ownership, "acquire")],
@@ -49,8 +51,20 @@ def _wrapped(
     return killing
 
 
+def _obeying(score: Callable[..., Any]) -> Callable[..., Any]:
+    @wraps(score)
+    def obeying(me: Any, given: Sequence[scorer.Input], now_ms: int) -> Any:
+        for one in given:
+            if isinstance(one.value, EventEntry) and one.value.kind in COMMANDS:
+                obey(one.value.kind, 0)
+        return score(me, given, now_ms)
+
+    return obeying
+
+
 def install() -> None:
-    """Wrap what `KILL_AT` names; nothing without it."""
+    """Wrap what `KILL_AT` names; nothing without it. Events whose kind is a command are obeyed."""
+    scorer.PartitionScorer.score = _obeying(scorer.PartitionScorer.score)  # type: ignore[method-assign]
     if not (order := os.environ.get("KILL_AT")):
         return
     step, moment, chance, seed = order.split(",")

@@ -92,6 +92,8 @@ class Publisher(threading.Thread):
         fields["producer"] = f"{stream}-{self.seed}"
         if stream == "events":
             fields["values"] = msgpack.packb({"a": float(number % 7), "b": float(number % 3)})
+            if command := self.load.poison(place, number):
+                fields["kind"] = command
         else:
             fields["image"] = image_of(number, self.load.poison(place, number))
         key = getattr(self.keys.of_source(source), stream)

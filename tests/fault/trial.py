@@ -82,6 +82,11 @@ class Trial:
             return bool(status["balanced"]) and not status["in_flight"]
         return False
 
+    def wait_until_owned(self) -> None:
+        """Wait until every partition has an owner, and each score worker has some."""
+        wanted = min(PARTITIONS, len(self.fleet.pids("score")))
+        self.wait_until(lambda: len(set(self.owners())) == wanted and all(self.owners()))
+
     def wait_until_quiet(self, timeout_s: float = 60.0, **extra: str) -> float:
         """Keep the fleet alive until nothing is left to do; gives the seconds it took."""
         began_s = time.monotonic()
@@ -102,7 +107,9 @@ class Trial:
 
     def owners(self) -> list[str | None]:
         """Who owns each partition."""
-        return [row["owner"] for row in self.status()["partitions"]]
+        with suppress(PercipioError):
+            return [row["owner"] for row in self.status()["partitions"]]
+        return []
 
     def judge(self) -> Verdict:
         """Compare what came out with what went in."""
