@@ -124,6 +124,34 @@ local function groups_of(stream)
   return rows
 end
 
+-- Entries not delivered to the detect group. Redis's own lag is wrong after a restart from AOF and
+-- after a failover: of XREADGROUP it propagates the claims and the last id, not `entries-read`.
+-- Where it is the only group, what is in the stream and not pending has not been delivered; `done`
+-- entries are acked and still there.
+local function true_lag(stream, groups, group, done)
+  if #groups > 1 then return group['lag'] end
+  return math.max(0, redis.call('XLEN', stream) - done - group['pending'])
+end
+
+-- Gives the row of the detect group with the right lag, and puts Redis right where it was wrong.
+local function mended(stream, done)
+  local groups = redis.call('EXISTS', stream) == 1 and groups_of(stream) or {}
+  for _, group in ipairs(groups) do
+    if group['name'] == INPUT_GROUP then
+      local lag = true_lag(stream, groups, group, done)
+      if lag and lag ~= group['lag'] then
+        local added = group['lag'] and group['entries-read'] and group['entries-read'] + group['lag']
+          or pairs_of(redis.call('XINFO', 'STREAM', stream))['entries-added']
+        group['entries-read'], group['lag'] = added - lag, lag
+        redis.call('XGROUP', 'SETID', stream, INPUT_GROUP, group['last-delivered-id'],
+          'ENTRIESREAD', whole(group['entries-read']))
+      end
+      return group, groups
+    end
+  end
+  return nil, groups
+end
+
 -- Note how far a stream has come, so that what is gone with it can be counted when it is deleted.
 -- `group` is a row of XINFO GROUPS; without a lag Redis does not know how many were added.
 local function note_stream(ledger, name, group, acked)
@@ -193,10 +221,8 @@ end
 local function finish_inputs(stream, ledger, name, ids)
   if #ids == 0 then return end
   redis.call('HINCRBY', ledger, 'acked:' .. name, #ids)
-  local groups = groups_of(stream)
-  for _, group in ipairs(groups) do
-    if group['name'] == INPUT_GROUP then note_stream(ledger, name, group) end
-  end
+  local group, groups = mended(stream, #ids)
+  note_stream(ledger, name, group)
   release_inputs(stream, ids, groups)
 end
 
@@ -232,7 +258,7 @@ end
 -- args: stream name. Returns the number counted.
 local function detect_audit(keys, args)
   local stream, ledger = keys[1], keys[2]
-  local group = group_of(stream, INPUT_GROUP)
+  local group = mended(stream, 0)
   if not group then return 0 end
   local gone = {}
   for _, row in ipairs(redis.call('XPENDING', stream, INPUT_GROUP, '-', '+', 100)) do
@@ -290,7 +316,7 @@ local function newest_in_turn(entries, count)
 end
 
 local function shed(keys, args)
-  local group = group_of(keys[1], INPUT_GROUP)
+  local group = mended(keys[1], 0)
   local excess = tonumber(group and group['lag'] or 0) - tonumber(args[3])
   local count = tonumber(args[2])
   local scan = count + math.max(0, math.min(excess, SHED_AT_ONCE))
@@ -403,16 +429,18 @@ local function work_at(keys, events, detections, held)
   return held ~= '' and redis.sha1hex(table.concat(at, ' '))
 end
 
--- An owner that died with work in hand may have died of it: `stall` counts how often at the same
--- place, and `caution` is the size of batch that the next one dares, an eighth each time.
+-- An owner that died with work in hand may have died of it. `caution` is the size of batch that the
+-- next one dares; `stall` counts the deaths at one place of those who had said that they try it.
 local function note_takeover(owner, row, me, work, full)
-  local died = row.clean == '0' and row.owner ~= me
-  local stall, caution = 0, tonumber(row.caution) or 0
-  if died and work then
-    if row.stall_at == work then stall = tonumber(row.stall) + 1 end
-    caution = math.max(1, math.floor((caution > 0 and caution or full) / 8))
+  local stall, caution = tonumber(row.stall) or 0, tonumber(row.caution) or 0
+  if row.clean == '0' and row.owner ~= me and work then
+    if caution == 0 then
+      caution = math.max(1, math.floor(full / 8))
+    elseif row.trying == work then
+      stall, caution = stall + 1, math.max(1, math.floor(caution / 8))
+    end
   end
-  redis.call('HSET', owner, 'stall_at', work or '', 'stall', stall, 'caution', caution)
+  redis.call('HSET', owner, 'trying', '', 'stall', stall, 'caution', caution)
   return stall, caution
 end
 
@@ -442,6 +470,16 @@ end
 local function is_fenced(owner, me, epoch)
   local row = redis.call('HMGET', owner, 'owner', 'epoch')
   return row[1] ~= me or row[2] ~= epoch
+end
+
+-- keys: owner, events, detections, held. args: me, epoch. Says that a small batch is tried now.
+local function attempt(keys, args)
+  if is_fenced(keys[1], args[1], args[2]) then return {'FENCED'} end
+  local events, detections = group_of(keys[2], SCORE_GROUP), group_of(keys[3], SCORE_GROUP)
+  if not events or not detections then return {'NOGROUP'} end
+  local work = work_at(keys, events, detections, redis.call('GET', keys[4]) or '')
+  redis.call('HSET', keys[1], 'trying', work or '')
+  return {'OK'}
 end
 
 -- keys: owner. args: me, epoch, lease_ms.
@@ -546,7 +584,7 @@ local function score_commit(keys, args)
   if batch.held == '' then redis.call('DEL', keys.held) else redis.call('SET', keys.held, batch.held) end
   redis.call('ZREMRANGEBYSCORE', keys.sources, '-inf', '(' .. whole(at_ms - limits.ttl_s * 1000))
   redis.call('HSET', keys.owner, 'commit', whole(tonumber(args[3]) + 1), 'stall', 0,
-    'stall_at', '', 'caution', batch.caution, 'expires_ms', whole(at_ms + batch.lease_ms))
+    'trying', '', 'caution', batch.caution, 'expires_ms', whole(at_ms + batch.lease_ms))
   return {'OK'}
 end
 
@@ -623,6 +661,7 @@ local function survey_stream(stream, name)
   row.length, row.added = info['length'], info['entries-added']
   local group = group_of(stream, name)
   if not group then return row end
+  if name == INPUT_GROUP then group['lag'] = true_lag(stream, groups_of(stream), group, 0) end
   row.lag, row.pending, row.consumers = group['lag'], group['pending'], group['consumers']
   local first = redis.call('XRANGE', stream, '(' .. group['last-delivered-id'], '+', 'COUNT', 1)[1]
   if group['pending'] > 0 then
@@ -678,6 +717,7 @@ register('claim', claim, DRAIN)
 register('clock', clock, {'no-writes'})
 register('beat', beat, DRAIN)
 register('acquire', acquire, DRAIN)
+register('attempt', attempt, DRAIN)
 register('renew', renew, DRAIN)
 register('release', release, DRAIN)
 register('watermark', watermark, {'no-writes'})

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -111,12 +112,14 @@ class Ownership:
     Attributes:
         me: unique name of this worker's run.
         lease_ms: a partition whose owner has not committed or renewed for so long is free.
+        alone: held while a batch is tried that may end this process.
     """
 
     store: Store
     me: str
     lease_ms: int
     limits: InputLimits
+    alone: asyncio.Lock = field(default_factory=asyncio.Lock)
 
     async def beat(self) -> list[str]:
         """Say that we live; gives the names of all who do."""
@@ -154,6 +157,18 @@ class Ownership:
             stall=int(answer[8]),
             caution=int(answer[9]),
         )
+
+    async def attempt(self, owned: OwnedPartition) -> None:
+        """Say, before the work, that inputs are tried where an owner has died.
+
+        Raises:
+            FencedError: somebody else owns the partition now.
+        """
+        keys = owned.keys
+        names = [keys.owner, keys.events, keys.detections, keys.held]
+        answer = await self.store.call("attempt", names, self.me, owned.epoch)
+        if answer[0] != b"OK":
+            raise FencedError(f"partition {owned.number}: epoch {owned.epoch} has ended")
 
     async def renew(self, owned: OwnedPartition) -> None:
         """Extend the lease.

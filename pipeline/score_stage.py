@@ -77,6 +77,7 @@ class PartitionFeed:
         self._gone = 0
         self._stall, self._caution = owned.stall, owned.caution
         self._cautious_left = limits.inputs
+        self._is_alone = False
         self._read = replace(owned.detections)
         self._events_end = owned.events.last_id
         self._tick_s = self._audit_s = monotonic()
@@ -107,6 +108,8 @@ class PartitionFeed:
         self._taken = self._taken or self._beware(self._take(page))
         if self._taken:
             await self._recall(self._scorer.unknown(self._taken))
+            if self._caution:
+                await self._try_alone()
             inputs, self._taken = self._taken, []
             return ScoreBatch(inputs, page.now_ms, read_s)
         if read_s - self._tick_s >= TICK_S:
@@ -174,6 +177,19 @@ class PartitionFeed:
             self._stall = 0
         return taken
 
+    async def _try_alone(self) -> None:
+        """Where owners have died: say what is tried, one partition at a time, before the work."""
+        if not self._is_alone:
+            await self._ownership.alone.acquire()
+            self._is_alone = True
+        await self._ownership.attempt(self._owned)
+
+    def let_others(self) -> None:
+        """End what `_try_alone` began."""
+        if self._is_alone:
+            self._is_alone = False
+            self._ownership.alone.release()
+
     @property
     def _held(self) -> list[bytes]:
         """Detections that were read and are not in the batch at hand, oldest first."""
@@ -219,6 +235,7 @@ class PartitionFeed:
         self._read = replace(detections)
         self._gone, self._caution = 0, commit.caution
         self._cautious_left -= len(batch.inputs)
+        self.let_others()
         _count(batch, result, terms)
 
     def _next_caution(self, inputs: int) -> int:
@@ -305,5 +322,8 @@ async def serve_partition(
     feed: PartitionFeed, work: PartitionWork, stop: asyncio.Event, health: Health
 ) -> None:
     """Serve one owned partition until `stop`; what was read is scored and committed first."""
-    await feed.start()
-    await consume(feed, work, stop, health)
+    try:
+        await feed.start()
+        await consume(feed, work, stop, health)
+    finally:
+        feed.let_others()

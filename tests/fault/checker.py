@@ -93,6 +93,8 @@ def _buried(outputs: Outputs) -> dict[Place, set[int]]:
     buried: dict[Place, set[int]] = defaultdict(set)
     for fields in outputs.dead:
         entry = msgpack.unpackb(fields[b"entry"])
+        if b"seq" not in entry:
+            continue  # somebody else's
         place = (fields[b"stream"].decode(), entry[b"source"].decode())
         buried[place].add(int(entry[b"seq"]))
     return buried

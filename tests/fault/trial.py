@@ -117,6 +117,12 @@ class Trial:
         with self.connect() as client:
             return examine(Outputs(client, self.keys), self.publisher, self.status())
 
+    def judge_with_junk(self, junk: int) -> Verdict:
+        """The same where somebody else's entries ended as dead letters beside."""
+        verdict = self.judge()
+        assert verdict.dead == junk, verdict
+        return verdict
+
     def end(self) -> None:
         """Stop everything."""
         if self.publisher is not None:
