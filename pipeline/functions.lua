@@ -606,6 +606,15 @@ local function count_lost(keys, i, name, lost)
   return lost
 end
 
+-- Is it the stream that was known? One made anew under its name holds all that was added to it,
+-- while of the known one at least what was acked is gone, unless others still read that.
+local function is_same(stream, info, acked, seen, last)
+  if info['entries-added'] < seen or id_less(info['last-generated-id'], last) then return false end
+  local first = redis.call('XRANGE', stream, '-', '+', 'COUNT', 1)[1]
+  if first and not id_less(last, first[1]) then return true end
+  return info['entries-added'] - info['length'] >= acked
+end
+
 local function open_group(keys, i, name)
   local stream, ledger, group = keys[i], keys[5], i <= 2 and INPUT_GROUP or SCORE_GROUP
   local info = {['entries-added'] = 0, length = 0, ['last-generated-id'] = '0-0'}
@@ -615,7 +624,7 @@ local function open_group(keys, i, name)
   local seen = math.max(acked, tonumber(row[2] or 0))
   local gone, start, word, lost = info['entries-added'] - info['length'], '0-0', 'made', 0
   local read = gone
-  if seen > 0 and info['entries-added'] >= seen and not id_less(info['last-generated-id'], last) then
+  if seen > 0 and is_same(stream, info, acked, seen, last) then
     word = 'group'
     if i > 2 then start, read = last, acked end
   elseif seen > 0 or name == 'detections' then

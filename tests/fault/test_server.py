@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import time
 from collections.abc import Callable
 from typing import Any
@@ -53,6 +54,9 @@ def _fill(client: Redis, key: str) -> int:
 
 def test_memory_runs_out(trial: Trial, server: Server, table: Table) -> None:
     """Producers are refused, workers that start then drain, and producers go on."""
+    trial.fleet.start_many(1, 1)
+    trial.wait_until_owned()
+    assert trial.fleet.stop() == [0, 0]
     trial.publish(Load(streams={"events": 20, "recordings": 10}, per_s=0)).join()
     with client_of(server.port) as client:
         used = int(client.info("memory")["used_memory"])
