@@ -127,7 +127,7 @@ def _publish_scene(seed: int) -> Publish:
         while not stop.is_set():
             frame = await asyncio.to_thread(scene.frame, index)
             frame_id = await client.publish_frame("scene-1", frame.image, live=True)
-            if frame_id is not None:
+            if frame_id:
                 tally.truth[frame_id] = frame.truth
             await client.publish_event("scene-1", scene.events(index))
             tally.counts.update(frames_in=1, events_in=1)

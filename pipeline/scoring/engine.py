@@ -36,13 +36,11 @@ class Engine:
         capacity: int = 64,
     ) -> None:
         self.parameters = parameters or Parameters()
-        self._kernel_parameters = self.parameters.for_kernel()
         self._maps = maps or ChannelMaps()
         self._digest = self.parameters.digest
         self._engine_version = self.parameters.engine_version
         self._fresh = fresh_row().view(np.uint8)
-        self._tables = load_tables()
-        self._scratch = make_scratch()
+        self._records = (self.parameters.for_kernel(), make_scratch(), load_tables())
         self._rows: Rows = np.zeros(max(1, capacity), ROW)
         self._bytes = self._rows.view(np.uint8).reshape(len(self._rows), ROW.itemsize)
         self._mark = np.zeros((len(self._rows), 2), np.int64)
@@ -199,10 +197,8 @@ class Engine:
             batch.start,
             batch.code,
             batch.value,
-            self._kernel_parameters,
-            self._scratch,
-            self._tables,
-            out,
+            self._records,
+            tuple(out),
             self._mark,
             self._number,
         )
@@ -218,6 +214,11 @@ class Engine:
         """Give the newest time a source has reached, Unix ms; None before its first input."""
         row = self._rows[slot]
         return int(row["ts"]) if row["started"] else None
+
+    def bin_start(self, slot: int, ts_ms: int) -> int:
+        """Give the time at which the source's bin that holds a time begins, Unix ms."""
+        phase, delta = int(self._rows[slot]["phase_ms"]), self.parameters.delta_ms
+        return (ts_ms + phase) // delta * delta - phase
 
     def statics(self, slot: int, snapshot: Any) -> Statics:
         """Give the constant part of a source's entries as of a snapshot; cached."""
