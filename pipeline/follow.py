@@ -73,6 +73,13 @@ class Followers:
             self._open.discard(inlet)
             await inlet.close()
 
+    async def ends(
+        self, partitions: Iterable[int], kinds: Sequence[Kind]
+    ) -> dict[Stream, Position]:
+        """Give where streams end now, waiting out any outage."""
+        streams = [(part, KINDS.index(kind)) for part in partitions for kind in kinds]
+        return await _start(self._store, streams, None)
+
     async def close(self) -> None:
         """End all iterations."""
         for inlet in list(self._open):
