@@ -1,9 +1,8 @@
-"""Frames to detections: collect and decode a batch, run the network, say what becomes of each."""
+"""What becomes of every frame: decode, run the network, say what was found or what is wrong."""
 
 from __future__ import annotations
 
 import asyncio
-import random
 from collections.abc import Callable, Sequence
 from concurrent.futures import Executor, ThreadPoolExecutor
 from dataclasses import dataclass
@@ -13,17 +12,14 @@ from typing import Protocol
 import numpy as np
 
 from pipeline import metrics
-from pipeline.batch import Batcher, CloseReason
-from pipeline.consumer import sleep_unless
-from pipeline.errors import DependencyError, EntryError, Reason
-from pipeline.inputs import Entry, Inputs, Outcome, Verdict
+from pipeline.detect_feed import Batch, Decoded, DetectLimits, Prepared, Turn
+from pipeline.errors import EntryError, Reason
+from pipeline.inputs import Entry, Outcome, Verdict
 from pipeline.log import get_logger
 from pipeline.records import Detections, Image, Picture
-from pipeline.wire import FrameEntry, dead_fields, detection_fields, read_frame, source_of
+from pipeline.wire import dead_fields, detection_fields, read_frame, source_of
 
 JPEG_START = b"\xff\xd8"
-QUIET_S = 1.0
-POLL_S = 0.005
 
 
 class Detector(Protocol):
@@ -52,148 +48,7 @@ class Network:
     encode_jpeg: Callable[[Image], bytes]
 
 
-@dataclass(frozen=True, slots=True)
-class DetectLimits:
-    """Bounds of the stage.
-
-    Attributes:
-        batch_size: most frames for one call of the network.
-        batch_wait_s: longest wait of the oldest frame for a fuller batch.
-        max_age_ms: a live frame older than this when it is read is dropped.
-        max_deliveries: delivered more often than this, an entry is a dead letter.
-        keep_last: keep the newest frame of each source for viewers.
-    """
-
-    batch_size: int = 4
-    batch_wait_s: float = 0.01
-    max_age_ms: int = 1000
-    max_deliveries: int = 5
-    keep_last: bool = True
-
-
-@dataclass(frozen=True, slots=True)
-class Decoded:
-    """A frame ready for the network.
-
-    Attributes:
-        jpeg: the frame as viewers get it, or None when none is kept.
-        decode_ms: what reading and decoding took.
-    """
-
-    frame: FrameEntry
-    picture: Picture
-    jpeg: bytes | None
-    decode_ms: float
-
-
-@dataclass(frozen=True, slots=True)
-class Prepared:
-    """An entry whose decoding has begun.
-
-    Attributes:
-        picture: gives the decoded frame, or raises EntryError; None when it is not worth it.
-    """
-
-    entry: Entry
-    picture: asyncio.Future[Decoded] | None
-
-
-@dataclass(frozen=True, slots=True)
-class Batch:
-    """Entries handled by one call, and how they came together."""
-
-    items: list[Prepared]
-    reason: CloseReason
-    waited_s: float
-
-
 _Ready = tuple[Prepared, Decoded]
-
-
-class DetectFeed:
-    """Batches of the detect group; decoding starts as soon as an entry is read.
-
-    While the network works on one batch the next is collected, until it is full or the network
-    is free: an idle network never waits for more than `batch_wait_s`.
-    """
-
-    def __init__(
-        self,
-        inputs: Inputs,
-        limits: DetectLimits,
-        prepare: Callable[[Entry], Prepared],
-        idle: asyncio.Event,
-    ) -> None:
-        self._inputs = inputs
-        self._limits = limits
-        self._prepare = prepare
-        self._idle = idle
-        self._collecting = asyncio.Lock()
-        self._claimed: list[Entry] = []
-        self._in_work: dict[int, list[Entry]] = {}
-
-    async def next_batch(self, stop: asyncio.Event) -> Batch | None:
-        """Give the next batch; entries taken over from a silent worker come first, apart."""
-        async with self._collecting:
-            batch = self._retry_batch() or await self._collect(stop)
-        if batch is not None:
-            entries = [item.entry for item in batch.items]
-            self._in_work[id(entries[0])] = entries
-            metrics.BATCHES.labels("detect", batch.reason.value).inc()
-            metrics.BATCH_ENTRIES.labels("detect").observe(len(entries))
-            metrics.BATCH_WAIT.labels("detect").observe(batch.waited_s)
-        return batch
-
-    def _retry_batch(self) -> Batch | None:
-        """Halve the batch with each delivery, until an entry that kills workers is alone."""
-        if not self._claimed:
-            return None
-        deliveries = max(entry.deliveries for entry in self._claimed)
-        size = max(1, self._limits.batch_size >> max(0, deliveries - 1))
-        taken, self._claimed = self._claimed[:size], self._claimed[size:]
-        return Batch([self._prepare(entry) for entry in taken], CloseReason.DRAINED, 0.0)
-
-    async def _collect(self, stop: asyncio.Event) -> Batch | None:
-        batcher: Batcher[Prepared] = Batcher(self._limits.batch_size, self._limits.batch_wait_s)
-        quiet_since_s = monotonic()
-        while True:
-            entries = await self._inputs.read(batcher.room)
-            now_s = monotonic()
-            for entry in entries:
-                batcher.add(self._prepare(entry), now_s)
-            reason = batcher.close_reason(now_s, drained=not entries)
-            if reason is CloseReason.FULL or (reason and (self._idle.is_set() or stop.is_set())):
-                waited_s = batcher.waited_s(now_s)
-                return Batch(batcher.take(), reason, waited_s)
-            if not entries:
-                if stop.is_set() or (not len(batcher) and now_s - quiet_since_s >= QUIET_S):
-                    return None
-                await self._inputs.wait(POLL_S if len(batcher) else QUIET_S)
-
-    async def commit(self, outcomes: list[Outcome]) -> None:
-        """Commit a batch; an entry that a sibling has finished meanwhile writes nothing."""
-        with metrics.timed("detect", "commit"):
-            flags = await self._inputs.commit(outcomes)
-        _count(outcomes, flags)
-        for entries in [e for e in self._in_work.values() if e[0].entry_id in flags]:
-            self._in_work.pop(id(entries[0]), None)
-
-    async def keep(self, stop: asyncio.Event, period_s: float) -> None:
-        """Keep what is in work ours, take over what is nobody's, count what others removed."""
-        while not await sleep_unless(stop, random.uniform(0.75, 1.25) * period_s):
-            try:
-                await self._keep_once()
-            except DependencyError as error:
-                get_logger().warning("dependency_down", error=str(error))
-
-    async def _keep_once(self) -> None:
-        for entries in list(self._in_work.values()):
-            await self._inputs.renew(entries)
-            metrics.RENEWED.labels("detect").inc(len(entries))
-        if not self._claimed:
-            self._claimed = await self._inputs.claim(self._limits.batch_size)
-            metrics.CLAIMED.labels("detect").inc(len(self._claimed))
-        metrics.LOST.labels("detect").inc(await self._inputs.audit())
 
 
 class DetectWork:
@@ -206,15 +61,13 @@ class DetectWork:
         partitions: int,
         decoders: Executor,
     ) -> None:
-        self.idle = asyncio.Event()
-        self.idle.set()
+        self.turn = Turn()
         self._network = network
         self._detector = network.detector
         self._limits = limits
         self._partitions = partitions
         self._decoders = decoders
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="network")
-        self._turn = asyncio.Lock()
 
     def prepare(self, entry: Entry) -> Prepared:
         """Begin to decode an entry, unless it is too old or has failed too often."""
@@ -239,12 +92,8 @@ class DetectWork:
         """Give one outcome an entry; a bad entry never touches its neighbours."""
         decoded, outcomes = await self._decoded(batch)
         if decoded:
-            async with self._turn:
-                self.idle.clear()
-                try:
-                    outcomes += await self._detected(decoded)
-                finally:
-                    self.idle.set()
+            async with self.turn.take():
+                outcomes += await self._detected(decoded)
         return outcomes
 
     async def _decoded(self, batch: Batch) -> tuple[list[_Ready], list[Outcome]]:
@@ -331,19 +180,3 @@ def _dead(entry: Entry, error: EntryError) -> Outcome:
     if error.reason is Reason.WRONG_PARTITION:
         source = None  # the source's own keys live in another slot
     return Outcome(entry, Verdict.DEAD, source, fields=fields, problem=problem)
-
-
-def _count(outcomes: list[Outcome], flags: dict[bytes, str]) -> None:
-    """Count what was written; what a sibling had finished is counted there."""
-    for outcome in outcomes:
-        flag, entry = flags[outcome.entry.entry_id], outcome.entry
-        if flag == "D":
-            metrics.DROPS.labels("detect", "duplicate").inc()
-        elif flag == "1" and outcome.verdict is Verdict.AGE:
-            metrics.DROPS.labels("detect", "age").inc()
-        elif flag == "1" and outcome.verdict is Verdict.DEAD:
-            metrics.ENTRIES.labels("detect", "dead").inc()
-        elif flag == "1":
-            metrics.ENTRIES.labels("detect", outcome.verdict.value).inc()
-            published_s = entry.age_ms / 1e3 + monotonic() - entry.read_s
-            metrics.LATENCY.labels("frame").observe(max(0.0, published_s))

@@ -154,14 +154,14 @@ def _names(keys: PartitionKeys) -> list[str]:
 
 def _partition(number: int, found: dict[str, Any], now_ms: int) -> PartitionStatus:
     streams = {}
+    ledger = {k: int(v) for k, v in dict(found["ledger"] or {}).items()}  # Lua's {} is a list
     for name, _ in GROUPS:
         row = found[name]
         oldest = row.pop("oldest", None)
         added, lag = row.pop("added"), row.pop("lag")
         row["lag"] = None if lag is False else lag
         streams[name] = StreamStatus(**row, oldest_ms=max(0, now_ms - _ms(oldest, now_ms)))
-        found["ledger"][f"added:{name}"] = added
-    ledger = {name: int(value) for name, value in found["ledger"].items()}
+        ledger[f"added:{name}"] = added
     terms = {name: ledger.get(name, 0) for name in TERMS}
     terms["frames_in"] = ledger["added:frames"] + ledger["added:recordings"]
     terms["events_in"] = ledger["added:events"]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 from pipeline.records import Track
 from pipeline.wire import VERSION, Envelope, pack
@@ -14,6 +14,22 @@ EVENT, FRAME, TICK = "event", "frame", "tick"
 COMPONENTS = ("arousal", "differentiation", "integration", "workspace", "novelty")
 
 
+class Outcome(NamedTuple):
+    """What the engine said of an input.
+
+    Attributes:
+        level: as of the last evaluated bin.
+        level_ts: end of that bin, Unix ms.
+        phases: before and after the input.
+        snapshot: builds the score part of `data`; called once an entry, not once an input.
+    """
+
+    level: float
+    level_ts: int
+    phases: tuple[str, str]
+    snapshot: Callable[[], dict[str, Any]]
+
+
 @dataclass(slots=True)
 class Scored:
     """One input after the engine has applied it.
@@ -21,9 +37,6 @@ class Scored:
     Attributes:
         entry_id: of the event, or of the frame (not of its detections); empty for a tick.
         count: the source's `n` after it.
-        level: as of the last closed bin.
-        phases: before and after.
-        snapshot: builds the score part of `data`; called once an entry, not once an input.
         envelope: of the event or detections entry; None for a tick.
     """
 
@@ -32,9 +45,7 @@ class Scored:
     entry_id: bytes
     ts_ms: int
     count: int
-    level: float
-    phases: tuple[str, str]
-    snapshot: Callable[[], dict[str, Any]]
+    outcome: Outcome
     envelope: Envelope | None = None
     is_late: bool = False
     tracks: Sequence[dict[str, Any]] | None = None
@@ -42,10 +53,10 @@ class Scored:
     @property
     def is_alone(self) -> bool:
         """Whether it needs an entry of its own."""
-        head = self.envelope
+        head, phases = self.envelope, self.outcome.phases
         return (
             self.kind != EVENT
-            or self.phases[0] != self.phases[1]
+            or phases[0] != phases[1]
             or head is None
             or head.meta is not None
             or head.traceparent is not None
@@ -79,15 +90,14 @@ def score_fields(inputs: Sequence[Scored], now_ms: int) -> list[Field]:
     count = 0 if last.kind == TICK else len(inputs)
     fields: list[Field] = ["v", VERSION, "source", last.source, "kind", last.kind]
     fields += ["inputs", count, "n", last.count]
-    data = last.snapshot()
+    data, phases = last.outcome.snapshot(), last.outcome.phases
     if last.kind != TICK:
         fields += ["first", first.entry_id, "last", last.entry_id]
         data["latency_ms"] = max(0, now_ms - int(last.entry_id.partition(b"-")[0]))
     fields += _numbers(inputs)
-    fields += ["ts", last.ts_ms, "level", f"{last.level:.4f}", "phase", last.phases[1]]
-    before, after = last.phases
-    if before != after:
-        fields += ["transition", f"{before}>{after}"]
+    fields += ["ts", last.ts_ms, "level", f"{last.outcome.level:.4f}", "phase", phases[1]]
+    if phases[0] != phases[1]:
+        fields += ["transition", f"{phases[0]}>{phases[1]}"]
     if last.is_late:
         fields += ["late", 1]
     if last.tracks is not None:

@@ -170,8 +170,8 @@ class PartitionFeed:
         batch, result = work
         held = self._reorder.ids
         events, detections = self._cursors(batch)
-        lost = Counter(events_lost_trimmed=batch.lost[0], detections_lost_trimmed=batch.lost[1])
-        result.ledger.update(lost)
+        terms = result.ledger()
+        terms.update(events_lost_trimmed=batch.lost[0], detections_lost_trimmed=batch.lost[1])
         if not (batch.inputs or result.scores or any(batch.lost)):
             return
         oldest = min((self._raw[i][0] for i in held), default=detections.entries_read)
@@ -183,12 +183,12 @@ class PartitionFeed:
             [list(fields) for fields in result.scores],
             result.sources,
             [list(fields) for fields in result.dead],
-            {name: count for name, count in result.ledger.items() if count},
+            {name: count for name, count in terms.items() if count},
         )
         with metrics.timed("score", "commit"):
             await self._ownership.commit(self._owned, commit)
         self._read = replace(detections)
-        _count(batch, result)
+        _count(batch, result, terms)
 
     def _cursors(self, batch: ScoreBatch) -> tuple[Cursor, Cursor]:
         mine = [one.entry_id for one in batch.inputs if one.stream == "events"]
@@ -250,8 +250,7 @@ def _turn(one: Input) -> tuple[int, int]:
     return id_key(one.entry_id)
 
 
-def _count(batch: ScoreBatch, result: Result) -> None:
-    ledger = result.ledger
+def _count(batch: ScoreBatch, result: Result, ledger: Counter[str]) -> None:
     metrics.ENTRIES.labels("score", "scored").inc(ledger["events_scored"] + ledger["frames_scored"])
     metrics.DROPS.labels("score", "duplicate").inc(ledger["events_dropped_duplicate"])
     metrics.ENTRIES.labels("score", "dead").inc(len(result.dead))

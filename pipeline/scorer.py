@@ -16,6 +16,7 @@ from pipeline.score_entries import (
     FRAME,
     TICK,
     Field,
+    Outcome,
     Scored,
     group,
     score_fields,
@@ -81,13 +82,23 @@ class Input:
 
 @dataclass(slots=True)
 class Result:
-    """What a commit writes beside its cursors."""
+    """What a commit writes beside its cursors; `refused` counts by ledger term."""
 
     scores: list[list[Field]] = field(default_factory=list)
     sources: list[SourceWrite] = field(default_factory=list)
     dead: list[list[Field]] = field(default_factory=list)
-    ledger: Counter[str] = field(default_factory=Counter)
+    scored: Counter[str] = field(default_factory=Counter)
+    late: Counter[str] = field(default_factory=Counter)
+    refused: Counter[str] = field(default_factory=Counter)
     evaluations: int = 0
+
+    def ledger(self) -> Counter[str]:
+        """Give the terms of CONTRACT 6 that the commit adds to."""
+        terms = Counter(self.refused)
+        for kind in (EVENT, FRAME):
+            terms[f"{kind}s_scored"] = self.scored[kind]
+            terms[f"{kind}s_late"] = self.late[kind]
+        return terms
 
 
 @dataclass(slots=True)
@@ -160,7 +171,7 @@ class PartitionScorer:
         head = event.envelope
         codes, values = self._engine.encode_event(memory.slot, event.values)
         if not memory.accept(head.producer, head.seq, head.added_ms):
-            result.ledger["events_dropped_duplicate"] += 1
+            result.refused["events_dropped_duplicate"] += 1
             call.problems[head.source] = f"duplicate of {head.producer} number {head.seq}"
             return
         kind = columns.EVENT if event.values else columns.HEARTBEAT
@@ -217,7 +228,7 @@ class PartitionScorer:
 
     def _bury(self, one: Input, error: EntryError, call: _Step, result: Result) -> None:
         result.dead.append(dead_fields(one.stream, one.entry_id, one.fields, error, 1))
-        result.ledger["events_dead" if one.stream == "events" else "detections_dead"] += 1
+        result.refused["events_dead" if one.stream == "events" else "detections_dead"] += 1
         source = one.claimed_source
         if source is not None:
             call.problems[source] = f"{error.reason.value}: {error}"[:300]
@@ -249,63 +260,50 @@ class PartitionScorer:
         """Run the engine, then build score entries and state writes."""
         stepped = self._engine.step(call.builder.build())
         result.evaluations = stepped.evaluations
-        touched: dict[str, Memory] = {}
-        scored = list(self._scored(call, stepped, result, touched))
+        scored = list(self._scored(call, stepped, result))
         result.scores += [score_fields(inputs, now_ms) for inputs in group(scored)]
-        for source in call.problems:
-            if source in self._memories:
-                touched.setdefault(source, self._memories[source])
-            else:
-                result.sources.append(_problem(source, call))
-        for source, memory in touched.items():
-            result.sources.append(self._write(source, memory, call))
+        newest = {one.source: one for one in scored}
+        for source, one in newest.items():
+            result.sources.append(self._write(source, one, call))
+        for source in call.problems.keys() - newest.keys():
+            result.sources.append(_problem(source, call))
 
-    def _scored(
-        self, call: _Step, stepped: columns.StepResult, result: Result, touched: dict[str, Memory]
-    ) -> Iterator[Scored]:
-        levels, phases = stepped.level.tolist(), stepped.phase.tolist()
-        before, lateness = stepped.phase_before.tolist(), stepped.lateness.tolist()
-        snapshots = stepped.snapshot.tolist()
-        for i, (kind, one, memory, extra) in enumerate(call.rows):
-            level, names = levels[i], (PHASES[before[i]], PHASES[phases[i]])
-            snapshot = _Snapshot(self._engine, memory.slot, stepped.snapshots[snapshots[i]])
-            if kind == TICK:
+    def _scored(self, call: _Step, stepped: columns.StepResult, result: Result) -> Iterator[Scored]:
+        """Give every input with what the engine said of it; of ticks those worth showing."""
+        for row, outcome, lateness in zip(
+            call.rows, self._outcomes(call, stepped), stepped.lateness.tolist(), strict=True
+        ):
+            kind, one, memory, extra = row
+            if one is None:
                 source, at_ms = extra
-                if _is_worth_showing(memory.shown, level, names):
-                    memory.shown = (level, names[1])
-                    touched[source] = memory
-                    yield Scored(TICK, source, b"", at_ms, memory.count, level, names, snapshot)
+                if _is_worth_showing(memory.shown, outcome):
+                    yield Scored(TICK, source, b"", at_ms, memory.count, outcome)
+                    memory.shown = (outcome.level, outcome.phases[1])
                 continue
-            assert one is not None
-            late = lateness[i] == TOO_LATE
-            if kind == FRAME:
-                late = extra[0]
-            self._count(kind, one, memory, late, result)
-            memory.shown = (level, names[1])
-            touched[one.source or ""] = memory
-            tracks = extra[1] if kind == FRAME else None
-            outcome = (level, names, snapshot)
-            yield _scored_input(
-                kind, one, count=memory.count, outcome=outcome, late=late, tracks=tracks
-            )
+            late, tracks = extra if kind == FRAME else (lateness == TOO_LATE, None)
+            _remember(memory, one, outcome, late=late)
+            result.scored[kind] += 1
+            result.late[kind] += late
+            yield _scored_input(kind, one, memory.count, outcome, (late, tracks))
 
-    def _count(self, kind: str, one: Input, memory: Memory, late: bool, result: Result) -> None:
-        assert not isinstance(one.value, EntryError)
-        head = one.value.envelope
-        memory.count += 1
-        memory.late += late
-        memory.heard_ms = max(memory.heard_ms, head.added_ms)
-        memory.newest_ms = max(memory.newest_ms, head.ts_ms)
-        if kind == FRAME:
-            memory.frames += 1
-        else:
-            memory.events += 1
-        result.ledger[f"{kind}s_scored"] += 1
-        result.ledger[f"{kind}s_late"] += late
+    def _outcomes(self, call: _Step, stepped: columns.StepResult) -> Iterator[Outcome]:
+        engine, snapshots = self._engine, stepped.snapshots
+        rows = zip(
+            call.rows,
+            stepped.level.tolist(),
+            stepped.level_ts.tolist(),
+            stepped.phase_before.tolist(),
+            stepped.phase.tolist(),
+            stepped.snapshot.tolist(),
+            strict=True,
+        )
+        for (_, _, memory, _), level, level_ts, before, after, snapshot in rows:
+            data = _Snapshot(engine, memory.slot, snapshots[snapshot])
+            yield Outcome(level, level_ts, (PHASES[before], PHASES[after]), data)
 
-    def _write(self, source: str, memory: Memory, call: _Step) -> SourceWrite:
-        engine, tracker = self._engine, self._trackers.get(source)
-        snapshot = engine.snapshot(memory.slot)
+    def _write(self, source: str, newest: Scored, call: _Step) -> SourceWrite:
+        """Give what is written of a source; its newest entry's `data` serves the state too."""
+        memory, tracker = self._memories[source], self._trackers.get(source)
         if tracker is not None:
             memory.tracker = tracker.to_bytes()
         facts: list[tuple[str, Field]] = [
@@ -317,42 +315,41 @@ class PartitionScorer:
             ("late", memory.late),
             ("model", memory.model),
         ]
-        if (level_ts := int(snapshot["level_ts"])) != NEVER:
-            facts.append(("level_ts", level_ts))
+        outcome = newest.outcome
+        if outcome.level_ts != NEVER:
+            facts.append(("level_ts", outcome.level_ts))
         if problem := call.problems.get(source):
             facts.append(("last_problem", problem))
-        phase = PHASES[int(snapshot["phase"])]
-        data = engine.data(memory.slot, snapshot)
-        state, absent = state_fields(float(snapshot["level"]), phase, data, facts)
-        blob = memory.pack(engine.save(memory.slot))
+        state, absent = state_fields(outcome.level, outcome.phases[1], outcome.snapshot(), facts)
+        blob = memory.pack(self._engine.save(memory.slot))
         return SourceWrite(source, [*state], absent, blob, memory.heard_ms, _deaths(source, call))
+
+
+def _remember(memory: Memory, one: Input, outcome: Outcome, *, late: bool) -> None:
+    assert not isinstance(one.value, EntryError)
+    head = one.value.envelope
+    memory.count += 1
+    memory.late += late
+    memory.heard_ms = max(memory.heard_ms, head.added_ms)
+    memory.newest_ms = max(memory.newest_ms, head.ts_ms)
+    memory.shown = (outcome.level, outcome.phases[1])
+    if isinstance(one.value, DetectionEntry):
+        memory.frames += 1
+    else:
+        memory.events += 1
 
 
 def _scored_input(
     kind: str,
     one: Input,
-    *,
     count: int,
-    outcome: tuple[float, tuple[str, str], _Snapshot],
-    late: bool,
-    tracks: list[dict[str, Any]] | None,
+    outcome: Outcome,
+    frame: tuple[bool, list[dict[str, Any]] | None],
 ) -> Scored:
     assert not isinstance(one.value, EntryError)
-    head, (level, phases, snapshot) = one.value.envelope, outcome
+    head, (late, tracks) = one.value.envelope, frame
     entry_id = one.value.frame if isinstance(one.value, DetectionEntry) else one.entry_id
-    return Scored(
-        kind,
-        head.source,
-        entry_id,
-        head.ts_ms,
-        count,
-        level,
-        phases,
-        snapshot,
-        envelope=head,
-        is_late=late,
-        tracks=tracks,
-    )
+    return Scored(kind, head.source, entry_id, head.ts_ms, count, outcome, head, late, tracks)
 
 
 def _deaths(source: str, call: _Step) -> dict[str, int]:
@@ -370,18 +367,21 @@ _TRACKING = Parameters()
 
 
 class _Snapshot:
-    """Builds the score part of `data` when an entry needs it."""
+    """Builds the score part of `data` when an entry needs it, once."""
 
-    __slots__ = ("_engine", "_row", "_slot")
+    __slots__ = ("_data", "_engine", "_row", "_slot")
 
     def __init__(self, engine: Engine, slot: int, row: Any) -> None:
         self._engine, self._slot, self._row = engine, slot, row
+        self._data: dict[str, Any] | None = None
 
     def __call__(self) -> dict[str, Any]:
-        return self._engine.data(self._slot, self._row)
+        if self._data is None:
+            self._data = self._engine.data(self._slot, self._row)
+        return self._data
 
 
-def _is_worth_showing(shown: tuple[float, str], level: float, phases: tuple[str, str]) -> bool:
-    moved = abs(level - shown[0]) >= SHOWN_STEP
-    ended = (level, phases[1]) == AT_REST and shown != AT_REST
-    return phases[0] != phases[1] or moved or ended
+def _is_worth_showing(shown: tuple[float, str], outcome: Outcome) -> bool:
+    moved = abs(outcome.level - shown[0]) >= SHOWN_STEP
+    ended = (outcome.level, outcome.phases[1]) == AT_REST and shown != AT_REST
+    return outcome.phases[0] != outcome.phases[1] or moved or ended

@@ -5,9 +5,11 @@ from __future__ import annotations
 import argparse
 import asyncio
 import json
+import re
+import signal
 import sys
 import tempfile
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Callable, Coroutine, Iterator
 from contextlib import contextmanager
 from importlib.resources import as_file, files
 from pathlib import Path
@@ -25,6 +27,7 @@ from pipeline.partition import Keys
 from pipeline.scene import Scene
 from pipeline.settings import Settings
 from pipeline.stream import Store
+from pipeline.video import open_reader
 from workers.group import Group, run_group
 from workers.tally import Tally, percentiles_ms
 
@@ -35,7 +38,7 @@ DRAIN_S = 20.0
 TABLE_HZ = 4
 SPARKS = "▁▂▃▄▅▆▇█"
 
-Publish = Callable[[Client, Tally, asyncio.Event], Awaitable[None]]
+Publish = Callable[[Client, Tally, asyncio.Event], Coroutine[Any, Any, None]]
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -53,12 +56,9 @@ def run(args: argparse.Namespace, settings: Settings) -> int:
     with (
         tempfile.TemporaryDirectory(prefix="percipio-demo-") as folder,
         _model(args, settings) as environ,
+        run_group(settings, ("detect", "score"), environ, Path(folder)) as group,
     ):
-        with run_group(settings, ("detect", "score"), environ, Path(folder)) as group:
-            try:
-                return asyncio.run(_demo(args, settings, group))
-            except KeyboardInterrupt:
-                return 0
+        return asyncio.run(_demo(args, settings, group))
 
 
 @contextmanager
@@ -75,6 +75,8 @@ def _model(args: argparse.Namespace, settings: Settings) -> Iterator[dict[str, s
 async def _demo(args: argparse.Namespace, settings: Settings, group: Group) -> int:
     console = Console(stderr=args.json)
     tally, stop = Tally(), asyncio.Event()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        asyncio.get_running_loop().add_signal_handler(number, stop.set)
     keys = Keys(settings.streams.key_prefix, settings.streams.partitions)
     with console.status("starting Redis and the workers …"):
         await _until_ready(group, keys)
@@ -83,7 +85,7 @@ async def _demo(args: argparse.Namespace, settings: Settings, group: Group) -> i
         following = asyncio.create_task(_follow(client, tally))
         publishing = asyncio.create_task(publish(client, tally, stop))
         try:
-            await _show(args, group, tally, (following, publishing))
+            await _show(args, group, tally, (following, publishing), stop)
         finally:
             stop.set()
             await asyncio.wait([publishing])
@@ -120,7 +122,8 @@ def _publish_scene(seed: int) -> Publish:
         while not stop.is_set():
             frame = await asyncio.to_thread(scene.frame, index)
             frame_id = await client.publish_frame("scene-1", frame.image, live=True)
-            tally.truth[frame_id.rpartition("/")[2]] = frame.truth
+            if frame_id is not None:
+                tally.truth[frame_id] = frame.truth
             await client.publish_event("scene-1", scene.events(index))
             tally.counts.update(frames_in=1, events_in=1)
             index += 1
@@ -133,18 +136,13 @@ def _publish_video(path: str) -> Publish:
     """A file as if it were a camera: in real time, again and again."""
 
     async def publish(client: Client, tally: Tally, stop: asyncio.Event) -> None:
-        from pipeline.video import open_video
-
-        source = Path(path).stem.replace(" ", "-")[:128] or "video"
+        source = re.sub(r"[^A-Za-z0-9._:-]", "-", Path(path).stem)[:128] or "video"
+        pictures, began_s = iter(open_reader(path, loop=True)), monotonic()
         while not stop.is_set():
-            with open_video(path) as video:
-                began_s = monotonic()
-                for index, picture in enumerate(video):
-                    await client.publish_frame(source, picture.data, live=True)
-                    tally.counts["frames_in"] += 1
-                    await _sleep_until(began_s + (index + 1) / video.fps, stop)
-                    if stop.is_set():
-                        return
+            picture = await asyncio.to_thread(next, pictures)
+            await _sleep_until(began_s + picture.at_s, stop)
+            await client.publish_frame(source, picture.image, live=True)
+            tally.counts["frames_in"] += 1
 
     return publish
 
@@ -166,13 +164,17 @@ async def _follow(client: Client, tally: Tally) -> None:
 
 
 async def _show(
-    args: argparse.Namespace, group: Group, tally: Tally, tasks: tuple[asyncio.Task[None], ...]
+    args: argparse.Namespace,
+    group: Group,
+    tally: Tally,
+    tasks: tuple[asyncio.Task[None], ...],
+    stop: asyncio.Event,
 ) -> None:
     """Draw the table until the time is up or a task or worker ends."""
     ends_s = monotonic() + (args.seconds if args.seconds is not None else float("inf"))
     quiet = args.json or not sys.stdout.isatty()
     with Live(_table(tally), auto_refresh=False, console=Console(quiet=quiet)) as live:
-        while monotonic() < ends_s:
+        while monotonic() < ends_s and not stop.is_set():
             done, _ = await asyncio.wait(tasks, timeout=1 / TABLE_HZ, return_when="FIRST_COMPLETED")
             for task in done:
                 task.result()
@@ -219,7 +221,7 @@ def _headline(tally: Tally) -> str:
 
 
 def _ms(value: float | None) -> str:
-    return "–" if value is None else f"{value:.0f} ms"
+    return "?" if value is None else f"{value:.0f} ms"
 
 
 def _summary(tally: Tally, status: Status) -> dict[str, Any]:

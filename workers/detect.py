@@ -7,8 +7,10 @@ import asyncio
 from concurrent.futures import ThreadPoolExecutor
 
 from pipeline.consumer import consume
-from pipeline.detect_stage import DetectFeed, DetectLimits, DetectWork, Network
+from pipeline.detect_feed import DetectFeed, DetectLimits
+from pipeline.detect_stage import DetectWork, Network
 from pipeline.detector import DetectorOptions, YoloDetector, load_detector
+from pipeline.gauges import watch_lag
 from pipeline.image import encode_jpeg
 from pipeline.inputs import InputLimits, Inputs
 from pipeline.log import get_logger
@@ -69,28 +71,32 @@ def _limits(settings: Settings, detector: YoloDetector) -> DetectLimits:
 async def main(context: Context) -> None:
     """Load the network, then detect until told to stop; what was begun is finished."""
     settings, streams = context.settings, context.settings.streams
-    detector = await asyncio.to_thread(_load, settings.detect)
-    info = detector.info
-    model = f"{info.name}@{info.digest12}"
-    get_logger().info(
-        "model_ready", model=model, runtime=info.runtime, device=info.device, why=info.why
-    )
-    limits = _limits(settings, detector)
-    input_limits = InputLimits(
+    keys = Keys(streams.key_prefix, streams.partitions)
+    async with Store.open(settings.redis.url, keys, wait_s=settings.redis.wait_s) as store:
+        detector = await asyncio.to_thread(_load, settings.detect)
+        info = detector.info
+        model = f"{info.name}@{info.digest12}"
+        get_logger().info(
+            "model_ready", model=model, runtime=info.runtime, device=info.device, why=info.why
+        )
+        limits = _limits(settings, detector)
+        network = Network(detector, model, info.labels, encode_jpeg)
+        with ThreadPoolExecutor(info.threads, thread_name_prefix="decode") as decoders:
+            work = DetectWork(network, limits, keys.partitions, decoders)
+            inputs = Inputs(store, context.consumer, _input_limits(settings))
+            feed = DetectFeed(inputs, limits, work.prepare, work.turn)
+            await _serve(context, inputs, feed, work)
+
+
+def _input_limits(settings: Settings) -> InputLimits:
+    streams = settings.streams
+    return InputLimits(
         claim_idle_ms=settings.detect.claim_idle_ms,
         backlog=streams.frames_backlog,
         ttl_s=streams.state_ttl_s,
         last_ttl_s=LAST_FRAME_S,
         results_keep=streams.results_keep,
     )
-    keys = Keys(streams.key_prefix, streams.partitions)
-    with ThreadPoolExecutor(info.threads, thread_name_prefix="decode") as decoders:
-        network = Network(detector, model, info.labels, encode_jpeg)
-        work = DetectWork(network, limits, keys.partitions, decoders)
-        async with Store.open(settings.redis.url, keys, wait_s=settings.redis.wait_s) as store:
-            inputs = Inputs(store, context.consumer, input_limits)
-            feed = DetectFeed(inputs, limits, work.prepare, work.idle)
-            await _serve(context, inputs, feed, work)
 
 
 async def _serve(context: Context, inputs: Inputs, feed: DetectFeed, work: DetectWork) -> None:
@@ -100,6 +106,7 @@ async def _serve(context: Context, inputs: Inputs, feed: DetectFeed, work: Detec
     try:
         async with asyncio.TaskGroup() as group:
             group.create_task(feed.keep(context.stop, keep_s), name="keep")
+            group.create_task(watch_lag(inputs.store, context.stop), name="lag")
             for lane in range(LANES):
                 lane_task = consume(feed, work, context.stop, context.health.progress)
                 group.create_task(lane_task, name=f"lane-{lane}")

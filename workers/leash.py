@@ -14,7 +14,8 @@ import threading
 
 
 def _wait_for_parent() -> None:
-    sys.stdin.buffer.read()
+    while os.read(0, 1):  # not sys.stdin, whose lock a thread must not hold at the end
+        pass
     os.kill(os.getpid(), signal.SIGTERM)
 
 

@@ -7,6 +7,7 @@ import asyncio
 import secrets
 from concurrent.futures import ThreadPoolExecutor
 
+from pipeline.gauges import watch_lag
 from pipeline.inputs import InputLimits
 from pipeline.log import get_logger
 from pipeline.ownership import OwnedPartition, Ownership
@@ -21,8 +22,6 @@ from pipeline.settings import Settings
 from pipeline.stream import Store
 from workers.runner import Context, run_worker
 
-COMPILED_S = 2.0
-
 
 def add_arguments(_parser: argparse.ArgumentParser) -> None:
     """Declare what the command takes: nothing, the settings say it all."""
@@ -34,30 +33,42 @@ def run(_args: argparse.Namespace, _settings: Settings) -> int:
 
 
 async def main(context: Context) -> None:
-    """Compile or load the kernels, then own partitions until told to stop."""
+    """Own partitions and score them until told to stop."""
     settings, streams = context.settings, context.settings.streams
-    get_logger().info("kernels_loading", note="the first start compiles for about half a minute")
+    keys = Keys(streams.key_prefix, streams.partitions)
+    async with Store.open(settings.redis.url, keys, wait_s=settings.redis.wait_s) as store:
+        await _warm_up()
+        limits = InputLimits(ttl_s=streams.state_ttl_s, results_keep=streams.results_keep)
+        name = f"{context.consumer}-{secrets.token_hex(4)}"
+        await _own(context, Ownership(store, name, settings.score.lease_ms, limits))
+
+
+async def _warm_up() -> None:
+    get_logger().info(
+        "kernels_loading", note="the first start on a machine compiles, a minute or so"
+    )
     seconds = await asyncio.to_thread(warm_up)
-    get_logger().info("kernels_ready", seconds=round(seconds, 1), compiled=seconds > COMPILED_S)
-    mine = settings.score
+    get_logger().info("kernels_ready", seconds=round(seconds, 1))
+
+
+async def _own(context: Context, ownership: Ownership) -> None:
+    mine = context.settings.score
     maps = ChannelMaps.load(mine.channel_map) if mine.channel_map else ChannelMaps()
     parameters = Parameters(delta_ms=mine.bin_ms, hop_bins=mine.hop, surrogates=mine.surrogates)
     limits = ScoreLimits(inputs=mine.batch, patience_ms=mine.reorder_ms)
-    keys = Keys(streams.key_prefix, streams.partitions)
-    store_limits = InputLimits(ttl_s=streams.state_ttl_s, results_keep=streams.results_keep)
-    name = f"{context.consumer}-{secrets.token_hex(4)}"
     with ThreadPoolExecutor(1, thread_name_prefix="score") as thread:
-        async with Store.open(settings.redis.url, keys, wait_s=settings.redis.wait_s) as store:
-            ownership = Ownership(store, name, mine.lease_ms, store_limits)
 
-            async def serve(owned: OwnedPartition, stop: asyncio.Event) -> None:
-                scorer = PartitionScorer(Engine(parameters, maps))
-                feed = PartitionFeed(ownership, owned, scorer, limits)
-                work = PartitionWork(scorer, thread)
-                await serve_partition(feed, work, stop, context.health.progress)
+        async def serve(owned: OwnedPartition, stop: asyncio.Event) -> None:
+            scorer = PartitionScorer(Engine(parameters, maps))
+            feed = PartitionFeed(ownership, owned, scorer, limits)
+            work = PartitionWork(scorer, thread)
+            await serve_partition(feed, work, stop, context.health.progress)
 
-            context.health.ready()
-            await PartitionPool(ownership, serve).run(context.stop, context.health.progress)
+        context.health.ready()
+        pool = PartitionPool(ownership, serve)
+        async with asyncio.TaskGroup() as group:
+            group.create_task(watch_lag(ownership.store, context.stop), name="lag")
+            group.create_task(pool.run(context.stop, context.health.progress), name="pool")
 
 
 if __name__ == "__main__":

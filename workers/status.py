@@ -9,10 +9,12 @@ import json
 from rich.console import Console
 from rich.table import Table
 
-from pipeline.ledger import Status, differences, read_status
+from pipeline.ledger import PartitionStatus, Status, differences, read_status
 from pipeline.partition import Keys
 from pipeline.settings import Settings
 from pipeline.stream import Store
+
+NOTHING = "·"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -41,28 +43,32 @@ async def _read(settings: Settings) -> Status:
 
 def _partitions(status: Status, *, everything: bool) -> Table:
     table = Table(title="partitions", title_justify="left")
-    for column in ("", "owner", "sources", "frames", "recordings", "events", "detections"):
-        table.add_column(column)
-    for column in ("oldest", "dead", "results reach back"):
-        table.add_column(column, justify="right")
+    for column in ("", "score worker", "sources", "waiting", "oldest", "dead", "results since"):
+        table.add_column(column, overflow="fold")
     for part in status.partitions:
         if not (everything or part.owner or part.sources or part.in_flight or part.dead):
             continue
-        flows = []
-        for name in ("frames", "recordings", "events", "detections"):
-            stream = part.streams[name]
-            lag = "?" if stream.lag is None else stream.lag
-            flows.append(f"{lag} lag, {stream.pending} pending" if lag or stream.pending else "·")
-        oldest_ms = max(stream.oldest_ms for stream in part.streams.values())
-        reach = [
-            f"{name} {_span(status.now_ms - ms)}"
-            for name, ms in part.results_since_ms.items()
-            if ms is not None
-        ]
-        owner = f"{part.owner} (epoch {part.epoch})" if part.owner else "nobody"
-        row = [part.partition, owner, str(part.sources), *flows]
-        table.add_row(*row, _span(oldest_ms), str(part.dead), ", ".join(reach) or "·")
+        since = [ms for ms in part.results_since_ms.values() if ms is not None]
+        table.add_row(
+            part.partition,
+            f"{part.owner} (epoch {part.epoch})" if part.owner else "nobody",
+            str(part.sources),
+            _waiting(part) or NOTHING,
+            _span(max(stream.oldest_ms for stream in part.streams.values())),
+            str(part.dead),
+            _span(status.now_ms - min(since)) if since else NOTHING,
+        )
     return table
+
+
+def _waiting(part: PartitionStatus) -> str:
+    """Name the streams with something to do, `events 12+3`: lag and pending."""
+    texts = []
+    for name, stream in part.streams.items():
+        lag = "?" if stream.lag is None else str(stream.lag)
+        if lag != "0" or stream.pending:
+            texts.append(f"{name} {lag}+{stream.pending}")
+    return ", ".join(texts)
 
 
 def _ledger(status: Status) -> Table:
@@ -80,5 +86,5 @@ def _ledger(status: Status) -> Table:
 def _span(milliseconds: int) -> str:
     seconds = milliseconds / 1000
     if seconds < 120:
-        return f"{seconds:.1f} s" if seconds else "·"
+        return f"{seconds:.1f} s" if seconds else NOTHING
     return f"{seconds / 60:.0f} min" if seconds < 7200 else f"{seconds / 3600:.1f} h"

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import tempfile
 import time
+from contextlib import suppress
 from pathlib import Path
 
 from rich.console import Console
@@ -25,13 +26,14 @@ def run(args: argparse.Namespace, settings: Settings) -> int:
     """Run until Ctrl-C, or until a worker ends."""
     console = Console(stderr=True)
     names = ["detect"] * args.detect + ["score"] * args.score
-    with tempfile.TemporaryDirectory(prefix="percipio-up-") as folder:
-        with run_group(settings, names, {}, Path(folder)) as group:
-            console.print(f"PERCIPIO_REDIS_URL={group.redis_url}", highlight=False)
-            console.print(f"logs in {folder}; Ctrl-C ends everything", highlight=False)
-            try:
-                while True:
-                    group.check()
-                    time.sleep(CHECK_S)
-            except KeyboardInterrupt:
-                return 0
+    with (
+        tempfile.TemporaryDirectory(prefix="percipio-up-") as folder,
+        run_group(settings, names, {}, Path(folder)) as group,
+        suppress(KeyboardInterrupt),
+    ):
+        console.print(f"PERCIPIO_REDIS_URL={group.redis_url}", highlight=False)
+        console.print(f"logs in {folder}; Ctrl-C ends everything", highlight=False)
+        while True:
+            group.check()
+            time.sleep(CHECK_S)
+    return 0

@@ -126,7 +126,9 @@ class ChannelMaps:
             raise SettingsError(f"channel map file {path}: {error}") from error
         version = content.pop("version", None)
         if version != MAP_VERSION:
-            raise SettingsError(f"channel map file {path}: version {version}, must be {MAP_VERSION}")
+            raise SettingsError(
+                f"channel map file {path}: version {version}, must be {MAP_VERSION}"
+            )
         tables = content.pop("map", [])
         if content or not isinstance(tables, list):
             raise SettingsError(f"channel map file {path}: unknown keys {sorted(content)}")

@@ -253,7 +253,5 @@ def level_of(
 ) -> float:
     """Give the level of known components, as `compose` does."""
     return float(
-        compose(
-            parameters, arousal, differentiation, integration, workspace, novelty, filled
-        )
+        compose(parameters, arousal, differentiation, integration, workspace, novelty, filled)
     )

@@ -126,9 +126,7 @@ class Engine:
             self._rows[slot : slot + 1] = blob.row
         return slot
 
-    def encode_event(
-        self, slot: int, values: Mapping[str, float]
-    ) -> tuple[list[int], list[float]]:
+    def encode_event(self, slot: int, values: Mapping[str, float]) -> tuple[list[int], list[float]]:
         """Give codes and values of an event, placing names that are new to the source.
 
         Raises:
@@ -147,7 +145,8 @@ class Engine:
                 raise EntryError(Reason.BAD_FIELD, f"channel {name!r}: {value} is not finite")
             if value < 0 and not channel.signed:
                 raise EntryError(
-                    Reason.BAD_FIELD, f"channel {name!r}: {value} is negative, the map says unsigned"
+                    Reason.BAD_FIELD,
+                    f"channel {name!r}: {value} is negative, the map says unsigned",
                 )
             codes.append(channel.place | (MEAN if channel.mean else 0))
         if new:
@@ -227,9 +226,7 @@ class Engine:
 
     def report(self, slot: int) -> dict[str, Any]:
         """Give everything known of a source, lagged correlations with p-values included."""
-        return report_of(
-            self._rows[slot], self.statics(slot, self.snapshot(slot)), self.parameters
-        )
+        return report_of(self._rows[slot], self.statics(slot, self.snapshot(slot)), self.parameters)
 
 
 def is_compiled() -> bool:

@@ -71,9 +71,7 @@ def _known(assignment: Assignment, declared: int, displaced: int) -> Assignment:
     """Give the assignment as it was when exactly these channels had been used."""
     if assignment.fixed is not None:
         return assignment
-    names = tuple(
-        name for k, name in enumerate(assignment.names) if declared >> FREE_PLACES[k] & 1
-    )
+    names = tuple(name for k, name in enumerate(assignment.names) if declared >> FREE_PLACES[k] & 1)
     count = len(names)
     taken = sum(1 << FREE_PLACES[k] for k in range(count))
     return Assignment(assignment.names[:count], bool(declared & ~taken or displaced))

@@ -86,10 +86,10 @@ def test_arbitrary_bytes_give_an_entry_error_or_a_size(noise: bytes, name: str, 
 
     try:
         info = probe(whole[:at] + noise + whole[at + len(noise) :])
-    except EntryError as error:
-        assert error.reason in {Reason.UNDECODABLE, Reason.TOO_LARGE}
-    else:
-        assert 0 < info.width * info.height <= 50_000_000
+    except EntryError:
+        return
+
+    assert 0 < info.width * info.height <= 50_000_000
 
 
 @pytest.mark.parametrize(
@@ -134,7 +134,7 @@ def test_a_bomb_is_refused_by_its_header(data: bytes) -> None:
 
 
 def test_a_header_that_lies_about_the_size_is_refused() -> None:
-    """Boxes would be scaled by the header's size, so pixels of another size are no picture of it."""
+    """Boxes are scaled by the header's size, so pixels of another size are no picture of it."""
     data = LOSSY
     canvas = struct.pack("<I", 40 - 1)[:3] + struct.pack("<I", 30 - 1)[:3]
     chunk = b"VP8X" + struct.pack("<I", 10) + bytes(4) + canvas + data[12:]

@@ -11,6 +11,19 @@ import pytest
 from pipeline.checkpoint import _ultralytics
 from pipeline.detector import DetectorOptions
 
+# A few layers of YOLOv9's kinds under its head: exported and compiled in a moment.
+TINY: dict[str, Any] = {
+    "nc": 3,
+    "backbone": [
+        [-1, 1, "Conv", [8, 3, 2]],
+        [-1, 1, "Conv", [16, 3, 2]],
+        [-1, 1, "ELAN1", [16, 16, 8]],
+        [-1, 1, "AConv", [16]],
+        [-1, 1, "AConv", [24]],
+        [-1, 1, "SPPELAN", [24, 12]],
+    ],
+    "head": [[[3, 5], 1, "Detect", ["nc"]]],
+}
 CHECKOUT = Path(__file__).parents[3]
 DATA = Path(os.environ.get("PIPELINE_TEST_DATA") or CHECKOUT.parent / "shared" / "data")
 
@@ -31,9 +44,9 @@ def model_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="session")
 def tiny(model_dir: Path) -> Path:
-    """A YOLOv9t of three classes with random weights, as ultralytics saves it."""
+    """A small network of three classes with random weights, as ultralytics saves it."""
     path = model_dir / "tiny.pt"
-    save(path, network("DetectionModel", "yolov9t.yaml"))
+    save(path, network("DetectionModel", TINY))
     return path
 
 
@@ -50,7 +63,7 @@ def bus() -> bytes:
     return (assets / "bus.jpg").read_bytes()
 
 
-def network(kind: str, config: str) -> Any:
+def network(kind: str, config: str | dict[str, Any]) -> Any:
     """Build a network of three classes with random weights."""
     import torch
 
