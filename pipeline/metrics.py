@@ -151,6 +151,17 @@ def describe_build(**labels: str) -> None:
     BUILD.info({"version": version, **labels})
 
 
+def api_lookups() -> dict[str, dict[str, int]]:
+    """Give the API's lookups so far, by what was looked up and whether memory had it."""
+    found: dict[str, dict[str, int]] = {}
+    for family in API_LOOKUPS.collect():
+        for sample in family.samples:
+            if sample.name.endswith("_total"):
+                what, outcome = sample.labels["what"], sample.labels["outcome"]
+                found.setdefault(what, {})[outcome] = int(sample.value)
+    return found
+
+
 @contextmanager
 def timed(stage: str, step: str) -> Iterator[None]:
     """Measure a step, also when it fails."""

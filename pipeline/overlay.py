@@ -87,7 +87,7 @@ def _draw_object(image: Image, each: Mapping[str, Any], scale: float) -> None:
     corners = np.clip(np.array(box, float) * scale, 0, [width - 1, height - 1] * 2)
     if not np.isfinite(corners).all():
         return
-    left, top, right, bottom = (int(round(edge)) for edge in corners)
+    left, top, right, bottom = (round(edge) for edge in corners)
     number = each.get("id")
     colour = _COLOURS[(number if isinstance(number, int) else hash_of(each)) % len(_COLOURS)]
     thick = max(1, round(min(height, width) / 320))
@@ -132,4 +132,4 @@ def _draw_caption(image: Image, caption: Caption) -> None:
 
 
 def _size(image: Image) -> float:
-    return max(0.35, min(image.shape[:2]) / 1000)
+    return max(0.35, float(min(image.shape[:2])) / 1000)

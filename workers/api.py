@@ -35,17 +35,19 @@ async def main(context: Context) -> None:
     access.check_exposure(settings.api, api_keys)
     keys = Keys(streams.key_prefix, streams.partitions)
     with listen(settings.api.host, settings.api.port) as listening:
-        async with Store.open(settings.redis.url, keys, wait_s=settings.redis.wait_s) as store:
-            async with open_service(store, settings, api_keys, context.health) as service:
-                server = make_server(guarded_app(service))
-                serving = asyncio.create_task(server.serve([listening]), name="serving")
-                stopping = asyncio.create_task(context.stop.wait(), name="stopping")
-                log.info("api_ready", url=url_of(listening), keys=len(api_keys.grants))
-                await asyncio.wait((serving, stopping), return_when=asyncio.FIRST_COMPLETED)
-                stopping.cancel()
-                service.stop()
-                server.should_exit = True
-                await serving
+        async with (
+            Store.open(settings.redis.url, keys, wait_s=settings.redis.wait_s) as store,
+            open_service(store, settings, api_keys, context.health) as service,
+        ):
+            server = make_server(guarded_app(service))
+            serving = asyncio.create_task(server.serve([listening]), name="serving")
+            stopping = asyncio.create_task(context.stop.wait(), name="stopping")
+            log.info("api_ready", url=url_of(listening), keys=len(api_keys.grants))
+            await asyncio.wait((serving, stopping), return_when=asyncio.FIRST_COMPLETED)
+            stopping.cancel()
+            service.stop()
+            server.should_exit = True
+            await serving
 
 
 if __name__ == "__main__":

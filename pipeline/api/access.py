@@ -81,7 +81,7 @@ class Keys:
         try:
             self.grants = _load(path)
         except SettingsError as error:
-            log.error("keys_not_reloaded", error=str(error))
+            log.warning("keys_not_reloaded", error=str(error))
         else:
             log.info("keys_reloaded", count=len(self.grants))
 

@@ -37,6 +37,7 @@ def guarded_app(service: Service) -> Guard:
     """Make the application as it is served."""
     app = make_app()
     app.state.service = service
+    app.openapi()  # now, not while others wait for their answers
     return Guard(app, service.access, service.rates)
 
 

@@ -23,6 +23,7 @@ from pipeline.partition import Keys, partition_of
 from pipeline.results import KINDS, Kind, Position, Result, Stream, write_cursor
 
 QUEUE = 256
+_AGES = 1024
 RECENT = 8192
 
 Allows = Callable[[str], bool]
@@ -34,7 +35,7 @@ class Gap:
     """What a listener missed: how many results of which kinds, and of which span if known."""
 
     why: str
-    counts: dict[Kind, int] = field(default_factory=dict)
+    counts: dict[str, int] = field(default_factory=dict)
     first: str | None = None
     last: str | None = None
 
@@ -46,7 +47,7 @@ class Gap:
     def as_json(self) -> dict[str, Any]:
         """Give it for JSON."""
         span = {"first": self.first, "last": self.last} if self.first else {}
-        return {"missed": sum(self.counts.values()), "why": self.why, **self.counts, **span}
+        return {"missed": sum(self.counts.values()), "why": self.why} | self.counts | span
 
 
 class Listener:
@@ -148,6 +149,7 @@ class Feed:
         self._recent: deque[Item] = deque()
         self._floor: dict[Stream, Position] = {}
         self._cursor: tuple[Mapping[Stream, Position], str] = ({}, "")
+        self._ages_ms: dict[Kind, deque[int]] = {kind: deque(maxlen=_AGES) for kind in KINDS}
 
     async def start(self) -> None:
         """Note where all streams end: from there on nothing is missing here."""
@@ -168,6 +170,10 @@ class Feed:
         if self._cursor[0] is not self.positions:
             self._cursor = self.positions, write_cursor(self.positions)
         return self._cursor[1]
+
+    def freshness(self) -> dict[Kind, dict[str, int]]:
+        """Give percentiles of the time from an input to its result, of the newest 1,024, in ms."""
+        return {kind: _percentiles(ages) for kind, ages in self._ages_ms.items() if ages}
 
     @property
     def listeners(self) -> set[Listener]:
@@ -206,6 +212,8 @@ class Feed:
         item = make_item(result, stream, position)
         self.positions = result.positions
         metrics.API_FOLLOWED.observe(max(0.0, time.time() - position[0] / 1e3))
+        if (age_ms := _age_ms(result, position)) is not None:
+            self._ages_ms[result.kind].append(age_ms)
         if result.missed:
             self._tell_missed(item, result.missed)
         self.held.put(item, result.fields)
@@ -256,3 +264,18 @@ class Feed:
 def _is_beyond(item: Item, start: Mapping[Stream, Position]) -> bool:
     reached = item.positions or {}
     return any(reached[stream][:2] > at[:2] for stream, at in start.items())
+
+
+def _age_ms(result: Result, position: Position) -> int | None:
+    """Give how old an input was when its result came; None for what has none, or is unclear."""
+    entry = result.fields.get("frame" if result.kind == "detections" else "last")
+    ms = entry.partition("-")[0] if isinstance(entry, str) else ""
+    return max(0, position[0] - int(ms)) if ms.isdecimal() else None
+
+
+def _percentiles(ages_ms: Collection[int]) -> dict[str, int]:
+    ordered = sorted(ages_ms)
+    return {
+        f"p{percent}_ms": ordered[min(len(ordered) - 1, len(ordered) * percent // 100)]
+        for percent in (50, 95, 99)
+    }

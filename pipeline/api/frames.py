@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import OrderedDict
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping, Sequence
+from collections.abc import AsyncGenerator, Awaitable, Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -110,7 +110,7 @@ class Frames:
             metrics.API_LOOKUPS.labels("frame", "hit").inc()
         return await asyncio.shield(easel.drawing)
 
-    async def stream(self, source: str) -> AsyncIterator[Drawn]:
+    async def stream(self, source: str) -> AsyncGenerator[Drawn, None]:
         """Give a source's frames as they change, at most 10 a second, for as long as one looks."""
         last: Drawn | None = None
         with self._watched(source) as easel:

@@ -5,7 +5,7 @@ A route without a declared role cannot be made, so none is open by mistake.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Coroutine, MutableMapping
+from collections.abc import Awaitable, Callable, Coroutine, MutableMapping
 from math import ceil
 from time import perf_counter
 from typing import Any
@@ -26,9 +26,9 @@ log = get_logger()
 
 Scope = MutableMapping[str, Any]
 Message = MutableMapping[str, Any]
-Receive = Callable[[], Coroutine[Any, Any, Message]]
-Send = Callable[[Message], Coroutine[Any, Any, None]]
-ASGI = Callable[[Scope, Receive, Send], Coroutine[Any, Any, None]]
+Receive = Callable[[], Awaitable[Message]]
+Send = Callable[[Message], Awaitable[None]]
+ASGI = Callable[[Scope, Receive, Send], Awaitable[None]]
 
 SAFE = ("GET", "HEAD", "OPTIONS")
 CSP = (
@@ -135,7 +135,7 @@ class Guard:
             if not seen.status:
                 raise
             if seen.is_open:
-                log.error("response_broken", error=repr(error))
+                log.warning("response_broken", error=repr(error))
                 raise
         finally:
             _count(scope, seen.status, perf_counter() - began_s)

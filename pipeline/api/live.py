@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Collection, Iterator, Mapping
+from collections.abc import AsyncGenerator, Callable, Collection, Iterator, Mapping
 from contextlib import aclosing, contextmanager
 from dataclasses import dataclass
 from typing import Annotated, Any
@@ -111,7 +111,7 @@ def _counted(service: Service, via: str) -> Iterator[None]:
 
 async def _parts(
     service: Service, wish: Wish, listener: Listener
-) -> AsyncIterator[list[Item | Gap]]:
+) -> AsyncGenerator[list[Item | Gap], None]:
     """Give what is to be sent, in turn; an empty list when it is time for a sign of life."""
     if wish.start is not None:
         async with aclosing(service.replay.after(wish.start, listener)) as earlier:
@@ -152,10 +152,11 @@ class _LiveResponse(Response):
             await send({"type": "http.response.body", "body": b"", "more_body": False})
 
     async def _send_all(self, send: Send) -> None:
-        async for body in self.bodies():
-            await send({"type": "http.response.body", "body": body, "more_body": True})
+        async with aclosing(self.bodies()) as bodies:
+            async for body in bodies:
+                await send({"type": "http.response.body", "body": body, "more_body": True})
 
-    def bodies(self) -> AsyncIterator[bytes]:
+    def bodies(self) -> AsyncGenerator[bytes, None]:
         """Give what is sent."""
         raise NotImplementedError
 
@@ -172,7 +173,7 @@ class _Events(_LiveResponse):
         super().__init__(service, "sse", "text/event-stream")
         self._wish = wish
 
-    async def bodies(self) -> AsyncIterator[bytes]:
+    async def bodies(self) -> AsyncGenerator[bytes, None]:
         """Give events; a comment with the newest cursor when it is quiet."""
         service, wish = self._service, self._wish
         with service.feed.listening(wish.sources, wish.kinds, wish.allows()) as listener:
@@ -246,7 +247,7 @@ class _Pictures(_LiveResponse):
         self._caller = caller
         self._source = source
 
-    async def bodies(self) -> AsyncIterator[bytes]:
+    async def bodies(self) -> AsyncGenerator[bytes, None]:
         """Give frames."""
         head = f"--{BOUNDARY}\r\nContent-Type: image/jpeg\r\nContent-Length: "
         async with aclosing(self._service.frames.stream(self._source)) as frames:

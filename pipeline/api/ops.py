@@ -56,8 +56,10 @@ async def read_metrics(request: Request) -> Response:
 
 @router.get(
     "/openapi.json",
-    responses={200: {"description": "OpenAPI", "content": {JSON: {"schema": {"type": "object"}}}}}
-    | declare(304),
+    responses={
+        200: {"description": "OpenAPI", "content": {JSON: {"schema": {"type": "object"}}}},
+        **declare(304),
+    },
     openapi_extra=WITH_KEY,
 )
 async def read_openapi(request: Request) -> Response:

@@ -67,21 +67,20 @@ class Problem(Exception):
 
 def as_problem(error: Exception) -> Problem:
     """Give the problem that an error is to whoever asked; one that is ours says what."""
-    if isinstance(error, Problem):
-        return error
     if isinstance(error, HTTPException):
         detail = str(error.detail) if error.status_code != 404 else "no such address"
         return Problem(error.status_code, detail, headers=error.headers)
     if isinstance(error, RequestValidationError):
         errors = [_field(each) for each in error.errors()]
         return Problem(422, "the request breaks a rule", errors=errors)
-    if isinstance(error, FullError):
-        return Problem(503, "no room for more now", retry_s=RETRY_S)
     if isinstance(error, DependencyError):
-        return Problem(503, "something this needs is away", retry_s=RETRY_S)
+        is_full = isinstance(error, FullError)
+        says = "no room for more now" if is_full else "something this needs is away"
+        return Problem(503, says, retry_s=RETRY_S)
     if isinstance(error, SettingsError):
         return Problem(422, str(error))
-    return Problem(500, "this should not have happened; the log of the API says more")
+    says = "this should not have happened; the log of the API says more"
+    return error if isinstance(error, Problem) else Problem(500, says)
 
 
 def _field(error: Mapping[str, Any]) -> dict[str, Any]:

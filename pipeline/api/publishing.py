@@ -130,8 +130,7 @@ class Publishing:
         place = draft.source, draft.stream
         if place not in self._numbers and len(self._numbers) >= _NUMBERED:
             self._numbers.clear()
-            self._turns: dict[tuple[str, int], asyncio.Lock] = defaultdict(asyncio.Lock)
-        self._producer = secrets.token_hex(8)
+            self._producer = secrets.token_hex(8)
         seq = self._numbers[place]
         self._numbers[place] += 1
         key = getattr(self._store.keys.of(draft.partition), draft.stream)

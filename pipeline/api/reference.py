@@ -88,12 +88,9 @@ def example_of(schema: Mapping[str, Any], schemas: Mapping[str, Any]) -> Any:
     """Give an example of a schema, put together from those of its parts."""
     if "$ref" in schema:
         return example_of(schemas[schema["$ref"].rpartition("/")[2]], schemas)
-    if "example" in schema:
-        return schema["example"]
-    if schema.get("examples"):
-        return schema["examples"][0]
-    if "const" in schema:
-        return schema["const"]
+    given = [schema[name] for name in ("example", "const") if name in schema]
+    if given := given + schema.get("examples", []):
+        return given[0]
     if schema.get("type") == "array":
         inner = example_of(schema.get("items", {}), schemas)
         return [] if inner is None else [inner]

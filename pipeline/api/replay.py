@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Collection, Iterator, Mapping
+from collections.abc import AsyncGenerator, Collection, Iterator, Mapping
 from contextlib import aclosing
 from dataclasses import replace
 
@@ -45,7 +45,7 @@ class Replay:
 
     async def after(
         self, start: Mapping[Stream, Position], listener: Listener
-    ) -> AsyncIterator[Item | Gap]:
+    ) -> AsyncGenerator[Item | Gap, None]:
         """Give what a listener wants of the time between a cursor and its coming."""
         horizon = listener.since
         streams = self._streams_of(listener)
@@ -74,7 +74,7 @@ class Replay:
         horizon: Mapping[Stream, Position],
         streams: Collection[Stream],
         listener: Listener,
-    ) -> AsyncIterator[Item | Gap]:
+    ) -> AsyncGenerator[Item | Gap, None]:
         left = {each for each in streams if start[each][:2] < horizon[each][:2]}
         reached = dict(start)
         parts, kinds = sorted({part for part, _ in left}), sorted(listener.kinds)

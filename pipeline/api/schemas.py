@@ -143,7 +143,7 @@ class Status(Shape):
     difference: dict[str, int] = Field(examples=[{"frames": 0, "events": 0, "detections": 0}])
     in_flight: int = Field(examples=[0])
     partitions: list[dict[str, Any]] = Field(examples=[[]])
-    api: dict[str, Any] = Field(examples=[{"listeners": 0}])
+    api: dict[str, Any] = Field(examples=[{"live": 0}])
 
 
 class Well(Shape):

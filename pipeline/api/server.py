@@ -143,7 +143,7 @@ class Server(uvicorn.Server):
 def make_server(app: ASGI) -> Server:
     """Make the server of an application."""
     config: Any = uvicorn.Config(
-        app,  # type: ignore[arg-type]
+        app,
         loop="none",
         http=_Http,
         ws=_Socket,

@@ -87,7 +87,7 @@ async def open_service(
         replay,
         frames,
         publishing,
-        Cached("status", lambda: _status(store), STATUS_S),
+        Cached("status", lambda: _status(service), STATUS_S),
         Cached("sources", lambda: _sources(store), SOURCES_S),
         asyncio.Event(),
     )
@@ -126,9 +126,15 @@ async def _watch(service: Service) -> None:
             return
 
 
-async def _status(store: Store) -> Body:
-    status = await read_status(store)
+async def _status(service: Service) -> Body:
+    status = await read_status(service.store)
     found = status.as_json()
+    found["api"] = {
+        "live": service.live,
+        "lookups": metrics.api_lookups(),
+        "freshness": service.feed.freshness(),
+        "held": {"sources": len(service.feed.held), "bytes": service.feed.held.size_bytes},
+    }
     for equation, gap in found["difference"].items():
         metrics.LEDGER_DIFFERENCE.labels(equation).set(gap)
     for name in ("frames", "recordings", "events", "detections"):

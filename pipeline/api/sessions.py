@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from fastapi import APIRouter, Request, Response
 
 from pipeline.api import schemas
@@ -24,7 +26,7 @@ _KEY_SCHEMA = {
     "example": {"key": "pk_..."},
 }
 _SESSION_DOC = body_doc("The key to sign in with.", {JSON: {"schema": _KEY_SCHEMA}}, PUBLIC)
-_SESSION = {200: {"model": schemas.Session}}
+_SESSION: dict[int | str, dict[str, Any]] = {200: {"model": schemas.Session}}
 
 
 @router.post(
@@ -54,8 +56,9 @@ async def sign_in(request: Request) -> Response:
         raise Problem(401, "no such key any more")
     response = _answer(request, asking.caller)
     is_safe = request.url.scheme == "https"
-    flags = {"httponly": True, "samesite": "strict", "secure": is_safe, "path": "/"}
-    response.set_cookie(COOKIE, session, max_age=SESSION_S, **flags)
+    response.set_cookie(
+        COOKIE, session, max_age=SESSION_S, secure=is_safe, httponly=True, samesite="strict"
+    )
     return response
 
 

@@ -24,6 +24,7 @@ MOST_EVENT_BYTES = 4 << 20
 
 
 def body_doc(description: str, content: dict[str, Any], role: str) -> dict[str, Any]:
+    """Declare the body that a route takes, and its role."""
     return {
         "x-role": role,
         "requestBody": {"required": True, "description": description, "content": content},
