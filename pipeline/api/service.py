@@ -156,7 +156,8 @@ async def _sources(store: Store) -> dict[str, int]:
     for answer in answers:
         if isinstance(answer, Exception):
             raise DependencyError(f"Redis: sources: {answer}") from answer
-        found.update((name.decode(), int(score)) for name, score in answer)
+        flat = zip(answer[::2], answer[1::2], strict=True)
+        found.update((name.decode(), int(float(score))) for name, score in flat)
     return dict(sorted(found.items()))
 
 
