@@ -219,8 +219,9 @@ class Rates:
         if not self._per_s:
             return 0.0
         now_s = monotonic()
-        left, at_s = self._left.pop(name, (self._per_s, now_s))
-        left = min(self._per_s, left + (now_s - at_s) * self._per_s)
+        most = max(1.0, self._per_s)
+        left, at_s = self._left.pop(name, (most, now_s))
+        left = min(most, left + (now_s - at_s) * self._per_s)
         wait_s = 0.0 if left >= 1 else (1 - left) / self._per_s
         self._left[name] = left - 1 if left >= 1 else left, now_s
         if len(self._left) > _SESSIONS:

@@ -12,7 +12,7 @@ from fastapi import APIRouter, Request, Response
 
 from pipeline.api.encoding import tag_of
 from pipeline.api.guard import PUBLIC, GuardedRoute
-from pipeline.api.problems import Problem
+from pipeline.api.problems import ANY_PATH, Problem
 from pipeline.api.reads import answer
 
 _OPEN: dict[str, Any] = {"x-role": PUBLIC}
@@ -67,7 +67,7 @@ def page_router() -> APIRouter:
     async def read_start(request: Request) -> Response:
         return _send(request, assets["index.html"])
 
-    @router.get("/{path:path}", include_in_schema=False, openapi_extra=_OPEN)
+    @router.get(ANY_PATH, include_in_schema=False, openapi_extra=_OPEN)
     async def read_asset(request: Request, path: str) -> Response:
         asset = assets.get(path)
         if asset is None:

@@ -18,6 +18,8 @@ log = get_logger()
 
 MEDIA_TYPE = "application/problem+json"
 RETRY_S = 1
+ANY_PATH = "/{path:path}"
+"""The route of the page's files, which every unknown address matches."""
 
 
 class Problem(Exception):
@@ -90,6 +92,8 @@ def _field(error: Mapping[str, Any]) -> dict[str, Any]:
 
 async def _answer(request: Request, error: Exception) -> Response:
     problem = as_problem(error)
+    if problem.status == 405 and getattr(request.scope.get("route"), "path", "") == ANY_PATH:
+        problem = Problem(404, "no such address")
     if problem.status >= 500:
         route = request.scope.get("route")
         where = getattr(route, "path", "none")

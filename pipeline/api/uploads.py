@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from contextlib import suppress
 
 from fastapi import Request
 from starlette.requests import ClientDisconnect
@@ -11,6 +12,8 @@ from pipeline.api.problems import RETRY_S, Problem
 
 MOST_UPLOADING_BYTES = 256 << 20
 BODY_S = 60.0
+DRAIN_S = 5.0
+DRAINED_BYTES = 64 << 20
 
 
 class Uploads:
@@ -40,6 +43,7 @@ async def receive(request: Request, most_bytes: int) -> bytes:
     """
     declared = request.headers.get("content-length", "")
     if declared.isdecimal() and int(declared) > most_bytes:
+        await _drain(request, int(declared))
         raise Problem(413, f"{declared} bytes; at most {most_bytes}", headers=_CLOSE)
     uploads: Uploads = request.app.state.uploads
     parts: list[bytes] = []
@@ -51,6 +55,8 @@ async def receive(request: Request, most_bytes: int) -> bytes:
                 uploads.size_bytes += len(part)
                 parts.append(part)
                 if size > most_bytes:
+                    parts.clear()
+                    await _drain(request, most_bytes)
                     raise Problem(413, f"more than {most_bytes} bytes", headers=_CLOSE)
                 if uploads.size_bytes > MOST_UPLOADING_BYTES:
                     says = "too much is being received now"
@@ -63,6 +69,18 @@ async def receive(request: Request, most_bytes: int) -> bytes:
     finally:
         uploads.size_bytes -= size
     return b"".join(parts)
+
+
+async def _drain(request: Request, size: int) -> None:
+    """Let a client finish what it sends anyway, or it would not hear our answer."""
+    if size > DRAINED_BYTES or request.headers.get("expect", "").lower() == "100-continue":
+        return
+    with suppress(TimeoutError, ClientDisconnect):
+        async with asyncio.timeout(DRAIN_S):
+            while (message := await request.receive())["type"] == "http.request":
+                size -= len(message.get("body", b""))
+                if size < -DRAINED_BYTES or not message.get("more_body", False):
+                    return
 
 
 _CLOSE = {"Connection": "close"}  # the rest of the body is not read

@@ -22,6 +22,7 @@ from pipeline.partition import Keys
 from pipeline.settings import ApiSettings, Settings
 from pipeline.stream import Store
 from pipeline.wire import pack
+from tests.conftest import eventually
 
 KEYS = Keys("percipio", 4)
 
@@ -54,6 +55,15 @@ class Api:
         flat = [part for item in ({"v": 1} | fields).items() for part in item]
         await self.store.run("HSET", keys.state(source), *flat)
         await self.store.run("ZADD", keys.sources, 1000, source)
+
+    async def has_scores(self, source: str, count: int) -> None:
+        """Wait until the API has followed so many scores of a source."""
+
+        def is_so() -> bool:
+            ring = self.service.feed.held.ring(source, 1)
+            return ring is not None and len(ring.items) == count
+
+        await eventually(is_so)
 
     async def _add(self, kind: str, source: str, fields: dict[str, Any]) -> str:
         key = getattr(KEYS.of_source(source), kind)

@@ -71,7 +71,10 @@ async def test_sources_come_in_pages_with_their_levels(api: Api) -> None:
     first = (await api.http.get("/v1/sources", params={"limit": 2})).json()
     rest = (await api.http.get("/v1/sources", params={"after": first["after"]})).json()
 
-    assert [(row["source"], row["level"]) for row in first["sources"]] == [("s-0", 0.0), ("s-1", 0.1)]
+    assert [(row["source"], row["level"]) for row in first["sources"]] == [
+        ("s-0", 0.0),
+        ("s-1", 0.1),
+    ]
     assert [row["source"] for row in rest["sources"]] == ["s-2"]
     assert rest["after"] is None
 
@@ -93,8 +96,7 @@ async def test_old_and_new_results_come_in_one_list_without_doubles(serve: Serve
 
     async with serve() as other:
         after = [await other.score("cam-1", n) for n in range(3, 6)]
-        ring = lambda: other.service.feed.held.ring("cam-1", 1)  # noqa: E731
-        await eventually(lambda: (found := ring()) and len(found.items) == 3)
+        await other.has_scores("cam-1", 3)
         lists = [(await other.http.get("/v1/sources/cam-1/scores")).json() for _ in range(2)]
 
     for found in lists:
@@ -103,13 +105,12 @@ async def test_old_and_new_results_come_in_one_list_without_doubles(serve: Serve
 
 async def test_after_gives_only_what_came_since(api: Api) -> None:
     ids = [await api.score("cam-1", n) for n in range(4)]
-    ring = lambda: api.service.feed.held.ring("cam-1", 1)  # noqa: E731
-    await eventually(lambda: (found := ring()) and len(found.items) == 4)
+    await api.has_scores("cam-1", 4)
     path = "/v1/sources/cam-1/scores"
     all_of_them = (await api.http.get(path)).json()
 
     ids += [await api.score("cam-1", n) for n in range(4, 7)]
-    await eventually(lambda: (found := ring()) and len(found.items) == 7)
+    await api.has_scores("cam-1", 7)
     page = (await api.http.get(path, params={"after": all_of_them["after"], "limit": 2})).json()
     rest = (await api.http.get(path, params={"after": page["after"]})).json()
 
