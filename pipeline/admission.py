@@ -7,14 +7,14 @@ from __future__ import annotations
 
 import asyncio
 import random
-from collections import defaultdict
-from collections.abc import Mapping
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from time import monotonic
 
 from pipeline.errors import DependencyError, FullError
 from pipeline.log import get_logger
-from pipeline.outgoing import Draft
+from pipeline.outgoing import Draft, Place
+from pipeline.settings import StreamSettings
 from pipeline.stream import Store
 
 log = get_logger()
@@ -38,6 +38,7 @@ class Bounds:
 class _Gate:
     """What may still enter a stream before the next look at it."""
 
+    place: Place
     key: str
     entries: int = 0
     size_bytes: float = 0
@@ -58,16 +59,27 @@ class Admission:
 
     Args:
         store: where the streams are.
-        bounds: by stream name.
+        streams: the bounds.
         hold_s: how long a publisher is held back before it is refused; None for ever.
+        unsent_of: entries and bytes that have entered a place and are not in Redis yet.
     """
 
-    def __init__(self, store: Store, bounds: Mapping[str, Bounds], hold_s: float | None) -> None:
+    def __init__(
+        self,
+        store: Store,
+        streams: StreamSettings,
+        hold_s: float | None,
+        unsent_of: Callable[[Place], tuple[int, int]],
+    ) -> None:
         self._store = store
-        self._bounds = bounds
+        self._unsent_of = unsent_of
+        self._bounds = {
+            "recordings": Bounds(streams.recordings_max_entries, streams.recordings_max_bytes),
+            "events": Bounds(streams.events_max_entries),
+        }
         self._hold_s = hold_s
-        self._gates: dict[tuple[str, int], _Gate] = {}
-        self.held_back_s: dict[str, float] = defaultdict(float)
+        self._gates: dict[Place, _Gate] = {}
+        self.held_back_s = 0.0
 
     async def enter(self, draft: Draft) -> None:
         """Wait until there is room for an entry.
@@ -78,24 +90,24 @@ class Admission:
         bounds = self._bounds.get(draft.stream)
         if bounds is None:
             return
-        place = draft.stream, draft.partition
-        if (gate := self._gates.get(place)) is None:
+        if (gate := self._gates.get(draft.place)) is None:
             key = getattr(self._store.keys.of(draft.partition), draft.stream)
-            gate = self._gates[place] = _Gate(key)
+            gate = self._gates[draft.place] = _Gate(draft.place, key)
         while not gate.take(draft.size_bytes):
             async with gate.lock:
                 if gate.take(draft.size_bytes):
                     return
-                await self._open(gate, bounds, draft.stream)
+                await self._open(gate, bounds)
 
-    async def _open(self, gate: _Gate, bounds: Bounds, stream: str) -> None:
+    async def _open(self, gate: _Gate, bounds: Bounds) -> None:
         """Look until there is room; once held back, until there is a sixteenth of it."""
         began_s, pause_s, least = monotonic(), _PAUSE_S[0], 0.0
         is_mentioned = False
         while not await self._look(gate, bounds, least):
             least = 1 / 16
             waited_s = monotonic() - began_s
-            if self._hold_s is not None and waited_s >= self._hold_s:
+            is_settled = not self._unsent_of(gate.place)[0]
+            if self._hold_s is not None and waited_s >= self._hold_s and is_settled:
                 raise FullError(
                     f"{gate.key} holds its bound ({bounds.entries} entries, "
                     f"{bounds.size_bytes or 'any number of'} bytes): workers are behind or away"
@@ -103,20 +115,20 @@ class Admission:
             if waited_s > _MENTION_S and not is_mentioned:
                 log.warning("publisher_held_back", stream=gate.key)
                 is_mentioned = True
-            left_s = float("inf") if self._hold_s is None else self._hold_s - waited_s
-            await asyncio.sleep(min(random.uniform(pause_s / 2, pause_s), left_s))
+            await asyncio.sleep(random.uniform(pause_s / 2, pause_s))
             pause_s = min(_PAUSE_S[1], 2 * pause_s)
-            self.held_back_s[stream] += monotonic() - began_s - waited_s
+            self.held_back_s += monotonic() - began_s - waited_s
 
     async def _look(self, gate: _Gate, bounds: Bounds, least: float) -> bool:
+        unsent, unsent_bytes = self._unsent_of(gate.place)
         try:
             entries, size_bytes = await self._measure(gate.key, bounds)
         except DependencyError:  # the outbox has a bound of its own for an outage
-            entries, size_bytes = bounds.entries - 1, 0
-        room = bounds.entries - entries
+            entries, size_bytes, unsent, unsent_bytes = 0, 0, 0, 0
+        room = bounds.entries - entries - unsent
         room_bytes = float("inf")
         if bounds.size_bytes is not None:
-            room_bytes = bounds.size_bytes - size_bytes
+            room_bytes = bounds.size_bytes - size_bytes - unsent_bytes
         if room <= least * bounds.entries or room_bytes <= least * (bounds.size_bytes or 0):
             return False
         gate.entries = min(room, max(room // _SHARE, 16), GRANT_ENTRIES)

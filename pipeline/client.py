@@ -11,14 +11,14 @@ import secrets
 import time
 from collections import defaultdict
 from collections.abc import AsyncGenerator, Iterable, Mapping
-from contextlib import AsyncExitStack, aclosing
+from contextlib import AsyncExitStack
 from dataclasses import replace
 from functools import partial
 from itertools import islice
 from types import TracebackType
 from typing import Any, Self
 
-from pipeline.admission import Admission, Bounds
+from pipeline.admission import Admission
 from pipeline.deployment import find_deployment
 from pipeline.errors import DependencyError, EntryError, Reason, SettingsError
 from pipeline.follow import Followers
@@ -27,7 +27,7 @@ from pipeline.outgoing import Draft, Event, Frame, Meta, draft_event, draft_fram
 from pipeline.partition import Keys, is_source, partition_of
 from pipeline.records import Image
 from pipeline.results import KINDS, Kind, Result, read_state
-from pipeline.settings import Settings, StreamSettings, load_settings
+from pipeline.settings import Settings, load_settings
 
 __all__ = ["Client", "Event", "Frame", "Result"]
 
@@ -96,8 +96,10 @@ class Client:
             deployment = find_deployment(self._url, self._streams.key_prefix, self._wait_s)
             self._store = await stack.enter_async_context(deployment)
             await self.synchronize()
-            self._admission = Admission(self._store, _bounds(self._streams), self._hold_s)
             self._outbox = self._make_outbox(self._store)
+            self._admission = Admission(
+                self._store, self._streams, self._hold_s, self._outbox.unsent_of
+            )
             self._followers = Followers(self._store)
             sending = asyncio.create_task(self._outbox.run(), name="outbox")
             stack.push_async_callback(_end, sending)
@@ -149,7 +151,7 @@ class Client:
     @property
     def held_back_s(self) -> float:
         """How long full streams have held publishers back, in all."""
-        return sum(self._admission.held_back_s.values())
+        return self._admission.held_back_s
 
     def now_ms(self) -> int:
         """Give Redis's clock, as far as it was known when we connected; Unix ms."""
@@ -168,11 +170,11 @@ class Client:
         ts_ms: int | None = None,
         meta: Meta | None = None,
         traceparent: str | None = None,
-    ) -> str | None:
+    ) -> str:
         """Publish one picture; see `Frame` for the arguments.
 
         Returns:
-            The entry id; None while Redis is away and the entry is kept in memory.
+            The entry id; empty while Redis is away and the entry is kept in memory.
 
         Raises:
             EntryError: names the field that is wrong; nothing was sent.
@@ -181,9 +183,9 @@ class Client:
         frame = Frame(source, image, live, ts_ms, meta, traceparent)
         return (await self.publish_frames([frame]))[0]
 
-    async def publish_frames(self, frames: Iterable[Frame]) -> list[str | None]:
+    async def publish_frames(self, frames: Iterable[Frame]) -> list[str]:
         """Publish pictures, a few in a round trip; as `publish_events`."""
-        ids: list[str | None] = []
+        ids: list[str] = []
         rest = iter(frames)
         while chunk := list(islice(rest, _FRAMES_A_TRIP)):
             drafts = [await self._draft_frame(Frame(*frame)) for frame in chunk]
@@ -205,25 +207,25 @@ class Client:
         kind: str | None = None,
         meta: Meta | None = None,
         traceparent: str | None = None,
-    ) -> str | None:
+    ) -> str:
         """Publish one observation; see `Event` for the arguments, `publish_frame` for the rest."""
         event = Event(source, values, ts_ms, kind, meta, traceparent)
         return (await self.publish_events([event]))[0]
 
-    async def publish_events(self, events: Iterable[Event]) -> list[str | None]:
+    async def publish_events(self, events: Iterable[Event]) -> list[str]:
         """Publish observations of any sources, 512 in a round trip.
 
         Args:
             events: `Event`s, or tuples of what an `Event` has.
 
         Returns:
-            Ids in the same order; None for each that is kept until Redis is back.
+            Ids in the same order, each empty that is kept until Redis is back.
 
         Raises:
             EntryError: names the field that is wrong; of its 512 nothing was sent, what came
                 before them was.
         """
-        ids: list[str | None] = []
+        ids: list[str] = []
         rest = iter(events)
         while chunk := list(islice(rest, _EVENTS_A_TRIP)):
             now_ms = self.now_ms()
@@ -231,11 +233,11 @@ class Client:
             ids += await self._publish(drafts)
         return ids
 
-    async def heartbeat(self, source: str) -> str | None:
+    async def heartbeat(self, source: str) -> str:
         """Say that a source is quiet, not absent."""
         return await self.publish_event(source, {}, kind="heartbeat")
 
-    async def _publish(self, drafts: list[Draft]) -> list[str | None]:
+    async def _publish(self, drafts: list[Draft]) -> list[str]:
         waiting = []
         for draft in drafts:
             await self._admission.enter(draft)
@@ -276,8 +278,7 @@ class Client:
             raise SettingsError(f"kind {kind!r}: takes detections or scores")
         count = self.keys.partitions
         parts = range(count) if source is None else (partition_of(source, count),)
-        results = self._followers.follow(parts, KINDS if kind is None else (kind,), after)
-        return results if source is None else _only(results, source)
+        return self._followers.follow(parts, KINDS if kind is None else (kind,), after, source)
 
     async def state(self, source: str) -> dict[str, Any] | None:
         """Read the cached state of a source, numbers as numbers; None if it was never seen."""
@@ -306,11 +307,6 @@ class Client:
         return sorted(name.decode() for names in answers for name in names)
 
 
-def _bounds(streams: StreamSettings) -> dict[str, Bounds]:
-    recordings = Bounds(streams.recordings_max_entries, streams.recordings_max_bytes)
-    return {"recordings": recordings, "events": Bounds(streams.events_max_entries)}
-
-
 async def _end(task: asyncio.Task[None]) -> None:
     task.cancel()
     await asyncio.gather(task, return_exceptions=True)
@@ -324,17 +320,7 @@ def _check_source(source: str) -> None:
 def _encode(image: Image, quality: int) -> bytes:
     from pipeline.image import encode_jpeg  # noqa: PLC0415 - OpenCV is for those who need it
 
-    try:
-        return encode_jpeg(image, quality)
-    except Exception as error:  # OpenCV has its own for an array that is no picture
-        raise EntryError(Reason.BAD_FIELD, f"image: {error}") from error
-
-
-async def _only(results: AsyncGenerator[Result, None], source: str) -> AsyncGenerator[Result, None]:
-    missed = 0
-    async with aclosing(results):
-        async for result in results:
-            missed += result.missed
-            if result.source == source:
-                yield replace(result, missed=missed)
-                missed = 0
+    if image.ndim != 3 or image.shape[2] != 3 or not image.size or image.dtype != "uint8":
+        text = f"image: expected uint8 (height, width, 3), got {image.dtype} {image.shape}"
+        raise EntryError(Reason.BAD_FIELD, text)
+    return encode_jpeg(image, quality)

@@ -17,7 +17,8 @@ from pipeline.errors import EntryError, Reason
 from pipeline.inputs import Entry, Outcome, Verdict
 from pipeline.log import get_logger
 from pipeline.records import Detections, Image, Picture
-from pipeline.wire import dead_fields, detection_fields, read_frame, source_of
+from pipeline.wire import read_frame, source_of
+from pipeline.wire_results import dead_fields, detection_fields
 
 JPEG_START = b"\xff\xd8"
 

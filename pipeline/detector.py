@@ -134,7 +134,7 @@ class YoloDetector:
     def warm_up(self) -> None:
         """Run a few empty pictures of the commonest shape, so that the first frame is no slower."""
         frame = Picture(np.zeros((540, 960, 3), np.uint8), 960, 540)
-        for count in (1, *[self.info.batch_size] * 4):
+        for count in (1, self.info.batch_size):
             self.detect([frame] * count)
 
     def _detect_group(
@@ -170,6 +170,7 @@ def load_detector(options: DetectorOptions) -> YoloDetector:
         DependencyError: weights or a library are away.
     """
     _check(options)
+    threads = options.threads or available_cores()
     weights = find_weights(options.model, options.model_dir, options.sha256)
     runtime, why = open_runtime(
         weights,
@@ -177,7 +178,7 @@ def load_detector(options: DetectorOptions) -> YoloDetector:
         runtime=options.runtime,
         device=options.device,
         precision=options.precision,
-        threads=options.threads,
+        threads=threads,
     )
     labels = _labels(weights, runtime.labels, options.labels)
     thresholds = Thresholds(options.confidence, options.iou, _class_ids(options.classes, labels))
@@ -188,8 +189,8 @@ def load_detector(options: DetectorOptions) -> YoloDetector:
         runtime=runtime.name,
         device=runtime.device,
         precision=runtime.precision,
-        threads=options.threads or available_cores(),
-        batch_size=_CPU_BATCH if runtime.device == "cpu" else _CUDA_BATCH,
+        threads=threads,
+        batch_size=max(_CPU_BATCH, min(threads, 16)) if runtime.device == "cpu" else _CUDA_BATCH,
         why=why,
     )
     return YoloDetector(runtime, info, thresholds, options.image_size)

@@ -24,7 +24,7 @@ T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True)
-class _Read:
+class Read:
     """One entry on its way to the reader, with the position it leads to."""
 
     stream: Stream
@@ -42,7 +42,11 @@ class Followers:
         self._open: set[_Inlet] = set()
 
     async def follow(
-        self, partitions: Iterable[int], kinds: Sequence[Kind], after: str | None
+        self,
+        partitions: Iterable[int],
+        kinds: Sequence[Kind],
+        after: str | None,
+        source: str | None = None,
     ) -> AsyncGenerator[Result, None]:
         """Give results until closed, waiting out any outage.
 
@@ -50,6 +54,7 @@ class Followers:
             partitions: which.
             kinds: which streams of them.
             after: a cursor; None for what comes from now on; "0" for all that is kept.
+            source: whose results; of all by default.
 
         Raises:
             SettingsError: `after` is no cursor, or of another selection of streams.
@@ -58,16 +63,19 @@ class Followers:
         positions = await _start(self._store, streams, after)
         inlet = _Inlet(self._store, positions)
         self._open.add(inlet)
+        missed = 0
         try:
             while (reads := await inlet.arrived.get()) is not None:
                 for read in reads:
                     positions = {**positions, read.stream: read.position}
-                    result = read_entry(read.stream, read.entry_id, read.fields, read.missed)
-                    if result is not None:
-                        yield replace(result, positions=positions)
-                        continue
-                    key = _key(self._store, read.stream)
-                    log.warning("not_a_result", stream=key, id=read.entry_id.decode())
+                    missed += read.missed
+                    result = read_entry(read.stream, read.entry_id, read.fields)
+                    if result is None:
+                        key = _key(self._store, read.stream)
+                        log.warning("not_a_result", stream=key, id=read.entry_id.decode())
+                    elif source in (None, result.source):
+                        yield replace(result, positions=positions, missed=missed)
+                        missed = 0
             inlet.check()
         finally:
             self._open.discard(inlet)
@@ -91,7 +99,7 @@ class _Inlet:
 
     def __init__(self, store: Store, positions: Mapping[Stream, Position]) -> None:
         self._store = store
-        self.arrived: asyncio.Queue[list[_Read] | None] = asyncio.Queue(1)
+        self.arrived: asyncio.Queue[list[Read] | None] = asyncio.Queue(1)
         groups: dict[int, dict[Stream, Position]] = {}
         for stream, position in positions.items():
             groups.setdefault(stream[0] if store.is_cluster else 0, {})[stream] = position
@@ -142,7 +150,7 @@ async def _start(
     return {stream: given[stream] for stream in streams}
 
 
-async def _read(store: Store, positions: Mapping[Stream, Position]) -> list[_Read]:
+async def _read(store: Store, positions: Mapping[Stream, Position]) -> list[Read]:
     """Wait up to a second for entries of streams that one command may name."""
     by_key = {_key(store, stream): stream for stream in positions}
     ids = [f"{ms}-{seq}" for ms, seq, _ in positions.values()]
@@ -150,15 +158,22 @@ async def _read(store: Store, positions: Mapping[Stream, Position]) -> list[_Rea
     answer = await store.run(*head, *by_key, *ids)
     found = {by_key[key.decode()]: entries for key, entries in answer or ()}
     facts = await _inspect(store, list(found))
-    reads: list[_Read] = []
+    reads: list[Read] = []
     for stream, entries in found.items():
-        reads += _placed(stream, entries, positions[stream], facts[stream])
+        reads += place(stream, entries, positions[stream], facts[stream])
     return reads
 
 
 @dataclass(frozen=True, slots=True)
-class _Facts:
-    """What Redis knows of a stream: entries ever added, those kept, first and last id."""
+class Facts:
+    """What Redis knows of a stream.
+
+    Attributes:
+        added: entries there ever were.
+        kept: entries there are.
+        first: id of the first one kept; in an empty stream the next after `last`.
+        last: id of the newest there ever was.
+    """
 
     added: int = 0
     kept: int = 0
@@ -167,32 +182,34 @@ class _Facts:
 
     @property
     def start(self) -> Position:
+        """Before the first entry that is kept."""
         return 0, 0, self.added - self.kept
 
     @property
     def end(self) -> Position:
+        """After the newest entry."""
         return *self.last, self.added
 
 
-async def _inspect(store: Store, streams: Sequence[Stream]) -> dict[Stream, _Facts]:
+async def _inspect(store: Store, streams: Sequence[Stream]) -> dict[Stream, Facts]:
     commands: list[Sequence[Argument]] = [("XINFO STREAM", _key(store, each)) for each in streams]
     answers = await store.run_many(commands)
     return {stream: _facts(answer) for stream, answer in zip(streams, answers, strict=True)}
 
 
-def _facts(answer: Any) -> _Facts:
+def _facts(answer: Any) -> Facts:
     if isinstance(answer, Exception):
         if "no such key" in str(answer):
-            return _Facts()
+            return Facts()
         raise DependencyError(f"Redis: XINFO STREAM: {answer}") from answer
     last = id_key(answer["last-generated-id"])
-    first = id_key(answer["first-entry"][0]) if answer["first-entry"] else last
-    return _Facts(answer["entries-added"], answer["length"], first, last)
+    first = id_key(answer["first-entry"][0]) if answer["first-entry"] else (last[0], last[1] + 1)
+    return Facts(answer["entries-added"], answer["length"], first, last)
 
 
-def _placed(
-    stream: Stream, entries: Sequence[tuple[bytes, Fields]], position: Position, facts: _Facts
-) -> list[_Read]:
+def place(
+    stream: Stream, entries: Sequence[tuple[bytes, Fields]], position: Position, facts: Facts
+) -> list[Read]:
     """Number the entries read and tell how many were removed before them.
 
     An entry removed was removed from the head. Those that are gone by now number `added - kept`;
@@ -206,7 +223,7 @@ def _placed(
     if ordinal + len(entries) > facts.added:  # counted anew: the stream was deleted meanwhile
         missed, ordinal = max(1, missed), max(0, gone - sum(key < facts.first for key in keys))
     return [
-        _Read(stream, entry_id, fields, (*key, ordinal + n + 1), 0 if n else missed)
+        Read(stream, entry_id, fields, (*key, ordinal + n + 1), 0 if n else missed)
         for n, ((entry_id, fields), key) in enumerate(zip(entries, keys, strict=True))
     ]
 

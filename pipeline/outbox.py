@@ -15,7 +15,7 @@ from time import monotonic
 
 from pipeline.errors import DependencyError, FullError, PercipioError
 from pipeline.log import get_logger
-from pipeline.outgoing import Draft
+from pipeline.outgoing import Draft, Place
 from pipeline.stream import Argument, Store, refusal
 
 log = get_logger()
@@ -28,8 +28,8 @@ _PAUSE_S = (0.05, 2.0)
 
 OnLoss = Callable[[str, str, str], object]
 """Is told of each lost entry: its source, its stream, and why."""
-Confirmed = asyncio.Future[str | None]
-"""Entry id; None while the entry waits for Redis to come back."""
+Confirmed = asyncio.Future[str]
+"""Entry id; empty while the entry waits for Redis to come back."""
 
 
 @dataclass(slots=True)
@@ -71,6 +71,7 @@ class Outbox:
         self._queue: deque[Outgoing] = deque()
         self._sending: list[Outgoing] = []
         self._bytes = 0
+        self._places: dict[Place, tuple[int, int]] = {}
         self._filled, self._moved = asyncio.Event(), asyncio.Event()
         self._pause_s, self._lost_before = _PAUSE_S[0], 0
         self._full_since_s: float | None = None
@@ -82,6 +83,16 @@ class Outbox:
     def unsent(self) -> int:
         """Number of entries that Redis has not confirmed."""
         return len(self._queue) + len(self._sending)
+
+    def unsent_of(self, place: Place) -> tuple[int, int]:
+        """Give entries and bytes that Redis has not confirmed, of one stream of a partition."""
+        return self._places.get(place, (0, 0))
+
+    def _weigh(self, draft: Draft, sign: int) -> None:
+        """Count an entry in, or out."""
+        entries, size_bytes = self.unsent_of(draft.place)
+        self._places[draft.place] = entries + sign, size_bytes + sign * draft.size_bytes
+        self._bytes += sign * draft.size_bytes
 
     async def put(self, draft: Draft, number: Sequence[bytes]) -> Confirmed:
         """Add an entry; waits, or loses one, where there is no room.
@@ -102,9 +113,9 @@ class Outbox:
         entry = Outgoing(draft, ("XADD", key, "*", *draft.fields, *number), done)
         if self.problem is not None:
             _stamp(entry)
-            done.set_result(None)
+            done.set_result("")
         self._queue.append(entry)
-        self._bytes += draft.size_bytes
+        self._weigh(draft, 1)
         self._filled.set()
         return done
 
@@ -122,10 +133,10 @@ class Outbox:
             if oldest is None:
                 return
             self._queue.remove(oldest)
-            self._bytes -= oldest.draft.size_bytes
+            self._weigh(oldest.draft, -1)
             self._lose(oldest, "newer frames took its place in the buffer")
 
-    async def confirm(self, waiting: Sequence[Confirmed]) -> list[str | None]:
+    async def confirm(self, waiting: Sequence[Confirmed]) -> list[str]:
         """Wait for the ids of entries; not longer than Redis takes to be called away.
 
         Raises:
@@ -169,7 +180,7 @@ class Outbox:
         for entry, answer in zip(self._sending, answers, strict=True):
             if isinstance(answer, bytes):
                 self.sent += 1
-                self._bytes -= entry.draft.size_bytes
+                self._weigh(entry.draft, -1)
                 _finish(entry, answer.decode())
                 continue
             error = _as_ours(answer, str(entry.command[1]))
@@ -177,7 +188,7 @@ class Outbox:
                 passing = error
                 again.append(entry)
                 continue
-            self._bytes -= entry.draft.size_bytes
+            self._weigh(entry.draft, -1)
             self._fail(entry, error)
         self._queue.extendleft(reversed(again))
         self._sending.clear()
@@ -215,7 +226,7 @@ class Outbox:
         self.problem = str(error)
         for entry in [*self._sending, *self._queue]:
             _stamp(entry)
-            _finish(entry, None)
+            _finish(entry)
         self._moved.set()
 
     def _call_back(self) -> None:
@@ -229,7 +240,7 @@ class Outbox:
         if self.lost == self._lost_before:
             log.error("entries_lost", source=entry.draft.source, reason=reason)
         self.lost += 1
-        _finish(entry, None)
+        _finish(entry)
         if self._on_loss is not None:
             self._on_loss(entry.draft.source, entry.draft.stream, reason)
 
@@ -259,7 +270,7 @@ def _look(done: Confirmed) -> None:
         done.exception()
 
 
-def _finish(entry: Outgoing, entry_id: str | None) -> None:
+def _finish(entry: Outgoing, entry_id: str = "") -> None:
     if not entry.done.done():
         entry.done.set_result(entry_id)
 

@@ -17,6 +17,9 @@ from pipeline.partition import Keys, is_source, partition_of
 from pipeline.records import Image
 
 Meta = Mapping[str, object]
+Place = tuple[str, int]
+"""A stream's name and a partition."""
+
 _OVERHEAD_BYTES = 128
 """What an entry takes in Redis beside its fields, about."""
 
@@ -78,6 +81,11 @@ class Draft:
     at_ms: int
     has_ts: bool
     size_bytes: int
+
+    @property
+    def place(self) -> Place:
+        """Where it goes."""
+        return self.stream, self.partition
 
 
 def draft_frame(frame: Frame, image: bytes, keys: Keys, now_ms: int) -> Draft:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 
-from pipeline.wire import DetectionEntry, id_key, id_ms
+from pipeline.wire import id_key, id_ms
+from pipeline.wire_results import DetectionEntry
 
 Waiting = tuple[bytes, DetectionEntry]
 """Id of the detections entry, and what it holds."""

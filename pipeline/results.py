@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-from pipeline import wire
+from pipeline import wire, wire_results
 from pipeline.errors import EntryError, SettingsError
 from pipeline.partition import tag_of
 
@@ -38,8 +38,8 @@ class Result:
         source: whose it is.
         ts_ms: time of its input, Unix ms.
         fields: the entry's fields with `data` merged in, numbers as numbers (CONTRACT 4).
-        missed: entries of this stream that were removed before they could be read, of any source;
-            at least 1 when the stream itself was deleted meanwhile.
+        missed: entries, of any source, that were removed after the result before this one and
+            before they could be read; at least 1 when the stream itself was deleted meanwhile.
     """
 
     kind: Kind
@@ -61,15 +61,15 @@ class Result:
         return {"result": self.kind, "id": self.id, **missed, **_plain(self.fields)}
 
 
-def read_entry(stream: Stream, entry_id: bytes, fields: wire.Fields, missed: int) -> Result | None:
+def read_entry(stream: Stream, entry_id: bytes, fields: wire.Fields) -> Result | None:
     """Read an entry as a result without positions; None when it is not one of ours."""
     try:
-        values = wire.read_result(fields)
+        values = wire_results.read_result(fields)
         source, ts_ms = str(values["source"]), int(values["ts"])
     except (EntryError, ValueError, KeyError, TypeError):
         return None
     name = f"{tag_of(stream[0])}/{entry_id.decode()}"
-    return Result(KINDS[stream[1]], name, source, ts_ms, values, missed)
+    return Result(KINDS[stream[1]], name, source, ts_ms, values)
 
 
 def read_state(fields: wire.Fields) -> dict[str, Any]:
@@ -120,7 +120,7 @@ def _inflate(packed: bytes) -> bytes:
 
 def _plain(value: Any) -> Any:
     if isinstance(value, Mapping):
-        return {str(name): _plain(each) for name, each in value.items()}
+        return {str(_plain(name)): _plain(each) for name, each in value.items()}
     if isinstance(value, (list, tuple)):
         return [_plain(each) for each in value]
     return value.decode(errors="replace") if isinstance(value, bytes) else value

@@ -1,15 +1,13 @@
 """The network in OpenVINO, on the CPU: the default where there is no GPU.
 
-A network compiled for any input size serves rare rectangles; one compiled for a size is about a
-tenth faster, so rectangles that keep coming (cameras) get their own after a while. Batches run as
-single pictures side by side, each stream on its own cores: that needs no barrier between cores,
-which matters where Redis and the decoders share them.
+A single picture runs on all threads at once, for its latency. A batch is split among streams that
+own a part of the threads: cores then need not wait for each other at every layer, which matters
+with many of them, and where Redis and the decoders share them.
 """
 
 from __future__ import annotations
 
 import json
-from collections import Counter
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +15,7 @@ import numpy as np
 
 from pipeline.errors import DependencyError, SettingsError
 from pipeline.exports import onnx_of
-from pipeline.runtimes import Floats, ModelSpec, Pixels, in_chunks
+from pipeline.runtimes import Floats, ModelSpec, Pixels, in_chunks, join
 from pipeline.weights import Kind, read_metadata
 
 try:
@@ -25,9 +23,6 @@ try:
     from openvino.preprocess import ColorFormat, PrePostProcessor
 except ImportError as error:
     raise DependencyError(f"OpenVINO does not load ({error}): pip install openvino") from error
-
-HOT_PICTURES = 16
-MAX_HOT_SIZES = 4
 
 
 def open_runtime(spec: ModelSpec) -> OpenVinoRuntime:
@@ -71,51 +66,37 @@ class OpenVinoRuntime:
         self._batch = shape[0].get_length() if shape[0].is_static else None
         fixed = shape[1].is_static and shape[2].is_static
         self.input_size = (shape[1].get_length(), shape[2].get_length()) if fixed else None
-        self._any = self._compile(self._model, "LATENCY")
-        self._any_request = self._any.create_infer_request()
-        self._seen: Counter[tuple[int, int]] = Counter()
-        self._hot: dict[tuple[int, int], list[Any]] = {}
+        self._single = self._requests("LATENCY")[0]
+        self._streams = self._requests("THROUGHPUT") if self._batch is None else []
 
     def infer(self, batch: Pixels) -> Floats:
         """Give the network's output for the batch, float32."""
         if self._batch is not None:
-            return in_chunks(self._infer_any, batch, self._batch)
-        count, height, width, _ = batch.shape
-        size = (height, width)
-        self._seen[size] += count
-        if count == 1:
-            return self._infer_any(batch)
-        if size not in self._hot:
-            if self._seen[size] < HOT_PICTURES or len(self._hot) >= MAX_HOT_SIZES:
-                return self._infer_any(batch)
-            self._hot[size] = self._requests_for(size)
-        return _run_side_by_side(self._hot[size], batch)
+            return in_chunks(self._infer_single, batch, self._batch)
+        if len(batch) == 1:
+            return self._infer_single(batch)
+        return _infer_side_by_side(self._streams, batch)
 
-    def _infer_any(self, batch: Pixels) -> Floats:
-        self._any_request.infer([batch], share_inputs=True)
-        return np.asarray(self._any_request.get_output_tensor(0).data, np.float32)
+    def _infer_single(self, batch: Pixels) -> Floats:
+        self._single.infer([batch], share_inputs=True)
+        return np.asarray(self._single.get_output_tensor(0).data, np.float32)
 
-    def _requests_for(self, size: tuple[int, int]) -> list[Any]:
-        model = self._model.clone()
-        model.reshape([1, *size, 3])
-        compiled = self._compile(model, "THROUGHPUT")
-        streams = int(compiled.get_property("OPTIMAL_NUMBER_OF_INFER_REQUESTS"))
-        return [compiled.create_infer_request() for _ in range(streams)]
-
-    def _compile(self, model: Any, hint: str) -> Any:
-        return self._core.compile_model(model, "CPU", {**self._config, "PERFORMANCE_HINT": hint})
+    def _requests(self, hint: str) -> list[Any]:
+        config = {**self._config, "PERFORMANCE_HINT": hint}
+        compiled = self._core.compile_model(self._model, "CPU", config)
+        count = int(compiled.get_property("OPTIMAL_NUMBER_OF_INFER_REQUESTS"))
+        return [compiled.create_infer_request() for _ in range(count)]
 
 
-def _run_side_by_side(requests: list[Any], batch: Pixels) -> Floats:
-    outputs: list[Floats] = []
-    for start in range(0, len(batch), len(requests)):
-        running = list(zip(requests, batch[start : start + len(requests)], strict=False))
-        for request, picture in running:
-            request.start_async([picture[None]], share_inputs=True)
-        for request, _ in running:
-            request.wait()
-            outputs.append(request.get_output_tensor(0).data.copy())
-    return np.concatenate(outputs)
+def _infer_side_by_side(streams: list[Any], batch: Pixels) -> Floats:
+    parts = np.array_split(batch, min(len(streams), len(batch)))
+    running = list(zip(streams, parts, strict=False))
+    for request, part in running:
+        request.start_async([part], share_inputs=True)
+    for request, _ in running:
+        request.wait()
+    outputs = [request.get_output_tensor(0).data for request, _ in running]
+    return join(outputs, [len(part) for part in parts])
 
 
 def _with_pixels(model: Any) -> Any:

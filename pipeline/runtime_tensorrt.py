@@ -4,11 +4,10 @@ from __future__ import annotations
 
 from typing import Any
 
-import numpy as np
 import torch
 
 from pipeline.errors import DependencyError, SettingsError
-from pipeline.runtimes import Floats, ModelSpec, Pixels
+from pipeline.runtimes import Floats, ModelSpec, Pixels, in_chunks, join
 from pipeline.weights import Kind, engine_offset, read_metadata
 
 try:
@@ -54,13 +53,11 @@ class TensorRtRuntime:
 
     def infer(self, batch: Pixels) -> Floats:
         """Give the network's output for the batch, float32, in chunks the engine can take."""
-        outputs = []
-        for start in range(0, len(batch), self._most):
-            chunk = batch[start : start + self._most]
-            missing = self._fixed_batch - len(chunk) if self._fixed_batch else 0
-            padded = np.concatenate([chunk, np.repeat(chunk[-1:], missing, axis=0)])
-            outputs.append(self._run(padded)[: len(chunk)])
-        return np.concatenate(outputs)
+        if self._fixed_batch is not None:
+            return in_chunks(self._run, batch, self._fixed_batch)
+        starts = range(0, len(batch), self._most)
+        parts = [batch[start : start + self._most] for start in starts]
+        return join([self._run(part) for part in parts], [len(part) for part in parts])
 
     def _run(self, batch: Pixels) -> Floats:
         with torch.inference_mode(), torch.cuda.stream(self._stream):

@@ -9,7 +9,7 @@ import ctypes
 import importlib
 import os
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
@@ -92,7 +92,7 @@ def open_runtime(
         runtime: `auto`, `torch`, `openvino`, `onnx` or `tensorrt`.
         device: `auto`, `cpu` or `cuda:N`.
         precision: `auto`, `fp32` or `fp16`.
-        threads: CPU threads to use; 0 for as many as this process may run on.
+        threads: CPU threads it may use, at least 1.
 
     Returns:
         The runtime, and one sentence that tells why this one.
@@ -106,7 +106,7 @@ def open_runtime(
     on_cpu = runtime in _CPU_ONLY or (runtime == "auto" and not _ON_CUDA[weights.kind])
     device, reason = choose_device(device, cpu_only=on_cpu)
     names = _candidates(weights.kind, runtime, device)
-    spec = ModelSpec(weights, model_dir, device, precision, threads or available_cores())
+    spec = ModelSpec(weights, model_dir, device, precision, threads)
     passed_over = []
     for name in names:
         try:
@@ -153,14 +153,29 @@ def available_cores() -> int:
 
 def in_chunks(run: Callable[[Pixels], Floats], batch: Pixels, size: int) -> Floats:
     """Run a network of fixed batch size on any number of pictures, the last chunk padded."""
-    outputs = []
+    outputs, counts = [], []
     for start in range(0, len(batch), size):
         chunk = batch[start : start + size]
-        count = len(chunk)
-        if count < size:
-            chunk = np.concatenate([chunk, np.repeat(chunk[-1:], size - count, axis=0)])
-        outputs.append(run(chunk)[:count].copy())
-    return np.concatenate(outputs)
+        counts.append(len(chunk))
+        padding = np.repeat(chunk[-1:], size - len(chunk), axis=0)
+        outputs.append(run(np.concatenate([chunk, padding])).copy())
+    return join(outputs, counts)
+
+
+def join(outputs: Sequence[Floats], counts: Sequence[int]) -> Floats:
+    """Put the outputs of parts of a batch together, without the padding behind `counts`.
+
+    A flat output (k, 7) numbers the pictures of its own part, so its numbers are moved on.
+    """
+    if outputs[0].ndim != 2:
+        return np.concatenate([one[:count] for one, count in zip(outputs, counts, strict=True)])
+    parts, start = [], 0
+    for one, count in zip(outputs, counts, strict=True):
+        part = one[one[:, 0] < count]
+        part[:, 0] += start
+        parts.append(part)
+        start += count
+    return np.concatenate(parts)
 
 
 def to_planes(batch: Pixels) -> Floats:

@@ -7,7 +7,8 @@ from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 from pipeline.records import Track
-from pipeline.wire import VERSION, Envelope, pack
+from pipeline.wire import Envelope, pack
+from pipeline.wire_results import VERSION
 
 Field = bytes | str | int
 EVENT, FRAME, TICK = "event", "frame", "tick"

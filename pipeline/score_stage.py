@@ -16,7 +16,8 @@ from pipeline.ownership import Cursor, OwnedPartition, Ownership, Page, ScoreCom
 from pipeline.reorder import Reorder
 from pipeline.scorer import Input, PartitionScorer, Result
 from pipeline.stream import Raw
-from pipeline.wire import DetectionEntry, id_key, id_ms, read_detection, read_event
+from pipeline.wire import id_key, id_ms, read_event
+from pipeline.wire_results import DetectionEntry, read_detection
 
 TICK_S = 1.0
 QUIET_MS = 1000

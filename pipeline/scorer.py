@@ -30,14 +30,8 @@ from pipeline.scoring.parameters import PHASES
 from pipeline.scoring.state import NEVER
 from pipeline.scoring.vision import VisionChannels
 from pipeline.tracker import Parameters, TrackerState, step
-from pipeline.wire import (
-    DetectionEntry,
-    EventEntry,
-    dead_fields,
-    id_key,
-    id_ms,
-    source_of,
-)
+from pipeline.wire import EventEntry, id_key, id_ms, source_of
+from pipeline.wire_results import DetectionEntry, dead_fields
 
 SILENT_MS = 1000
 """A source silent for longer is ticked."""

@@ -126,12 +126,12 @@ class SyncClient:
         ts_ms: int | None = None,
         meta: Meta | None = None,
         traceparent: str | None = None,
-    ) -> str | None:
+    ) -> str:
         """Publish one picture, as `Client.publish_frame`."""
         frame = Frame(source, image, live, ts_ms, meta, traceparent)
         return self.publish_frames([frame])[0]
 
-    def publish_frames(self, frames: Iterable[Frame]) -> list[str | None]:
+    def publish_frames(self, frames: Iterable[Frame]) -> list[str]:
         """Publish pictures, as `Client.publish_frames`."""
         return self._wait(self._client.publish_frames(frames))
 
@@ -144,15 +144,15 @@ class SyncClient:
         kind: str | None = None,
         meta: Meta | None = None,
         traceparent: str | None = None,
-    ) -> str | None:
+    ) -> str:
         """Publish one observation, as `Client.publish_event`."""
         return self.publish_events([Event(source, values, ts_ms, kind, meta, traceparent)])[0]
 
-    def publish_events(self, events: Iterable[Event]) -> list[str | None]:
+    def publish_events(self, events: Iterable[Event]) -> list[str]:
         """Publish observations, as `Client.publish_events`."""
         return self._wait(self._client.publish_events(events))
 
-    def heartbeat(self, source: str) -> str | None:
+    def heartbeat(self, source: str) -> str:
         """Say that a source is quiet, not absent."""
         return self._wait(self._client.heartbeat(source))
 

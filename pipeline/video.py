@@ -8,6 +8,7 @@ from __future__ import annotations
 import random
 import re
 import threading
+from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from contextlib import closing, suppress
 from dataclasses import dataclass
@@ -42,7 +43,7 @@ class Captured:
     """One picture.
 
     Attributes:
-        image: JPEG, or what the file holds.
+        image: JPEG, or the bytes of the file.
         at_s: of a recording, the time since its beginning (over all rounds of a loop); of a
             camera, when it was taken, by `time.monotonic()`.
     """
@@ -51,7 +52,39 @@ class Captured:
     at_s: float
 
 
-class VideoFile:
+class Reader(ABC):
+    """Pictures of one input; a context manager.
+
+    Attributes:
+        fps: pictures a second; 25 where nothing tells.
+        has_rate: something does tell.
+        count: pictures there are; None when that is not known or has no end.
+    """
+
+    fps: float = _FPS_IF_UNKNOWN
+    has_rate = False
+    count: int | None = None
+
+    @abstractmethod
+    def __iter__(self) -> Iterator[Captured]:
+        """Give one picture after the other; blocks."""
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        at: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:  # noqa: B027 - files are closed by their iteration
+        """Let go of what is open."""
+
+
+class VideoFile(Reader):
     """The frames of a video file, as JPEG.
 
     Args:
@@ -67,8 +100,9 @@ class VideoFile:
         self._path = path
         self._loop = loop
         with closing(_File(path)) as file:
-            self.fps: float = fps or file.fps
-            self.count: int | None = None if loop else file.count
+            self.fps = fps or file.fps
+            self.count = None if loop else file.count
+        self.has_rate = True
 
     def __iter__(self) -> Iterator[Captured]:
         number = 0
@@ -82,9 +116,6 @@ class VideoFile:
                 raise DependencyError(f"{self._path}: holds no frame that OpenCV can decode")
             if not self._loop:
                 return
-
-    def close(self) -> None:
-        """Nothing is open between two frames' readers."""
 
 
 class _File:
@@ -107,12 +138,12 @@ class _File:
         self._capture.release()
 
 
-class Folder:
+class Folder(Reader):
     """The pictures of a folder in the order of their names, numbers by value; bytes as they are.
 
     Args:
         path: of the folder, or of one picture.
-        fps: pictures a second; None when nothing tells.
+        fps: pictures a second.
         loop: begin anew at the end, for ever.
 
     Raises:
@@ -127,7 +158,7 @@ class Folder:
         if not self._files:
             raise SettingsError(f"{path}: holds no picture ({', '.join(sorted(PICTURES))})")
         self._loop = loop
-        self.fps = fps
+        self.fps, self.has_rate = fps or _FPS_IF_UNKNOWN, fps is not None
         self.count = None if loop else len(self._files)
 
     def __iter__(self) -> Iterator[Captured]:
@@ -135,15 +166,12 @@ class Folder:
         while True:
             for file in self._files:
                 try:
-                    yield Captured(file.read_bytes(), number / (self.fps or _FPS_IF_UNKNOWN))
+                    yield Captured(file.read_bytes(), number / self.fps)
                 except OSError as error:
                     raise DependencyError(f"{file}: {error.strerror}") from error
                 number += 1
             if not self._loop:
                 return
-
-    def close(self) -> None:
-        """Nothing stays open."""
 
 
 def _natural(path: Path) -> list[tuple[int, str]]:
@@ -152,7 +180,7 @@ def _natural(path: Path) -> list[tuple[int, str]]:
     return [(int(part), "") if part.isdigit() else (-1, part) for part in parts]
 
 
-class Camera:
+class Camera(Reader):
     """A webcam or network stream, connected again for ever; iterate it in one thread.
 
     Holds one picture: one that nobody has taken when the next arrives is replaced by it.
@@ -167,8 +195,6 @@ class Camera:
 
     def __init__(self, address: int | str, pauses_s: tuple[float, float] = _PAUSES_S) -> None:
         self.address = address
-        self.fps: float | None = None
-        self.count: int | None = None
         self.replaced = 0
         self._pauses_s = pauses_s
         self._stop = threading.Event()
@@ -178,17 +204,6 @@ class Camera:
             raise DependencyError(f"webcam {address} is not there")
         self._thread = threading.Thread(target=self._run, name="camera", daemon=True)
         self._thread.start()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        at: TracebackType | None,
-    ) -> None:
-        self.close()
 
     def __iter__(self) -> Iterator[Captured]:
         while True:
@@ -254,9 +269,6 @@ class _Connection:
 
     def close(self) -> None:
         self._capture.release()
-
-
-Reader = VideoFile | Folder | Camera
 
 
 def open_reader(text: str, *, fps: float | None = None, loop: bool = False) -> Reader:

@@ -1,26 +1,19 @@
-"""Entries of the streams as values and back: every field of CONTRACT 3 and 4, checked.
-
-The only module that knows field names and msgpack. Reading raises `EntryError`, nothing else.
-"""
+"""Inputs as values: every field of CONTRACT 3, checked; raises `EntryError`, nothing else."""
 
 from __future__ import annotations
 
-import hashlib
 import math
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
 
 import msgpack
-import numpy as np
 
 from pipeline.errors import EntryError, Reason
 from pipeline.partition import is_channel, is_source, partition_of, tag_of
-from pipeline.records import Detections
 
-VERSION = 1
 MAX_META_BYTES = 4096
 MAX_AHEAD_MS = 60_000
 MAX_NUMBER = 2**53
@@ -85,29 +78,6 @@ class EventEntry:
     kind: str | None
 
 
-@dataclass(slots=True)
-class DetectionEntry:
-    """The detections of one frame as the score stage reads them.
-
-    Attributes:
-        envelope: of the frame; `entry_id` is the id of the detections entry.
-        frame: entry id of the frame.
-        stream: `frames` or `recordings`.
-        width: pixels of the full frame.
-        height: pixels of the full frame.
-        labels: name of each object, in the order of `detections`.
-    """
-
-    envelope: Envelope
-    frame: bytes
-    stream: str
-    model: str
-    width: int
-    height: int
-    detections: Detections
-    labels: tuple[str, ...]
-
-
 def id_ms(entry_id: bytes) -> int:
     """Give the time part of an entry id, Unix ms."""
     return int(entry_id.partition(b"-")[0])
@@ -119,7 +89,8 @@ def id_key(entry_id: bytes) -> tuple[int, int]:
     return int(ms), int(seq or 0)
 
 
-def _bad(message: str) -> EntryError:
+def bad_field(message: str) -> EntryError:
+    """Make the error of a field that breaks a rule."""
     return EntryError(Reason.BAD_FIELD, message)
 
 
@@ -130,16 +101,17 @@ def _text(fields: Fields, name: bytes) -> str | None:
     try:
         return raw.decode()
     except UnicodeDecodeError:
-        raise _bad(f"{name.decode()}: not UTF-8 text") from None
+        raise bad_field(f"{name.decode()}: not UTF-8 text") from None
 
 
 def _number(raw: bytes, name: str) -> int:
     if not _DIGITS.match(raw) or (number := int(raw)) > MAX_NUMBER:
-        raise _bad(f"{name}: expected a whole number from 0 to 2^53, got {_show(raw)}")
+        raise bad_field(f"{name}: expected a whole number from 0 to 2^53, got {shown(raw)}")
     return number
 
 
-def _show(raw: bytes) -> str:
+def shown(raw: bytes) -> str:
+    """Give bytes of a stranger as an error message may hold them."""
     return repr(raw[:40].decode(errors="replace")) + ("…" if len(raw) > 40 else "")
 
 
@@ -158,16 +130,16 @@ def _place(raw: bytes, partitions: int) -> tuple[str, int]:
     try:
         name = raw.decode()
     except UnicodeDecodeError:
-        raise _bad("source: not UTF-8 text") from None
+        raise bad_field("source: not UTF-8 text") from None
     if not is_source(name):
-        raise _bad(f"source: {name[:140]!r} is not 1 to 128 characters of A-Z a-z 0-9 . _ : -")
+        raise bad_field(f"source: {name[:140]!r} is not 1 to 128 characters of A-Z a-z 0-9 . _ : -")
     return name, partition_of(name, partitions)
 
 
 def _source(fields: Fields, partition: int, partitions: int) -> str:
     raw = fields.get(b"source")
     if raw is None:
-        raise _bad("source: missing")
+        raise bad_field("source: missing")
     name, right = _place(raw, partitions)
     if right != partition:
         raise EntryError(
@@ -181,9 +153,9 @@ def _source(fields: Fields, partition: int, partitions: int) -> str:
 def _meta(fields: Fields) -> bytes:
     raw = fields[b"meta"]
     if len(raw) > MAX_META_BYTES:
-        raise _bad(f"meta: {len(raw)} bytes, at most {MAX_META_BYTES}")
+        raise bad_field(f"meta: {len(raw)} bytes, at most {MAX_META_BYTES}")
     if not isinstance(unpack(raw, "meta"), dict):
-        raise _bad("meta: not a msgpack map")
+        raise bad_field("meta: not a msgpack map")
     return raw
 
 
@@ -196,13 +168,15 @@ def unpack(raw: bytes, name: str) -> Any:
     try:
         return msgpack.unpackb(raw, strict_map_key=False)
     except (ValueError, RecursionError, TypeError, OverflowError) as error:
-        raise _bad(f"{name}: not msgpack ({type(error).__name__}: {error})") from error
+        raise bad_field(f"{name}: not msgpack ({type(error).__name__}: {error})") from error
 
 
 def _ts(raw: bytes, added_ms: int) -> int:
     ts_ms = _number(raw, "ts")
     if ts_ms > added_ms + MAX_AHEAD_MS:
-        raise _bad(f"ts: {ts_ms} is {ts_ms - added_ms} ms ahead of the entry id, at most 60000")
+        raise bad_field(
+            f"ts: {ts_ms} is {ts_ms - added_ms} ms ahead of the entry id, at most 60000"
+        )
     return ts_ms
 
 
@@ -212,7 +186,7 @@ def _sequence(fields: Fields) -> tuple[str | None, int | None]:
         return None, None
     if producer is None or seq is None:
         missing = "producer" if producer is None else "seq"
-        raise _bad(f"{missing}: missing; seq and producer come together or not at all")
+        raise bad_field(f"{missing}: missing; seq and producer come together or not at all")
     return _producer(producer), _number(seq, "seq")
 
 
@@ -220,18 +194,23 @@ def _sequence(fields: Fields) -> tuple[str | None, int | None]:
 def _producer(raw: bytes) -> str:
     name = raw.decode(errors="replace")
     if not is_source(name):
-        raise _bad("producer: not 1 to 128 characters of A-Z a-z 0-9 . _ : -")
+        raise bad_field("producer: not 1 to 128 characters of A-Z a-z 0-9 . _ : -")
     return name
 
 
-def _envelope(entry_id: bytes, fields: Fields, partition: int, partitions: int) -> Envelope:
+def read_envelope(entry_id: bytes, fields: Fields, partition: int, partitions: int) -> Envelope:
+    """Read what every entry carries.
+
+    Raises:
+        EntryError: bad_field or wrong_partition.
+    """
     source, added_ms = _source(fields, partition, partitions), id_ms(entry_id)
     raw_ts = fields.get(b"ts")
     ts_ms = added_ms if raw_ts is None else _ts(raw_ts, added_ms)
     producer, seq = _sequence(fields)
     traceparent = fields.get(b"traceparent")
     if traceparent is not None and not _TRACEPARENT.match(traceparent):
-        raise _bad(f"traceparent: not a W3C trace context: {_show(traceparent)}")
+        raise bad_field(f"traceparent: not a W3C trace context: {shown(traceparent)}")
     meta = _meta(fields) if b"meta" in fields else None
     return Envelope(entry_id, added_ms, source, ts_ms, producer, seq, meta, traceparent)
 
@@ -240,7 +219,7 @@ def _known(fields: Fields, known: frozenset[bytes]) -> None:
     if not fields.keys() <= known:
         stranger = min(fields.keys() - known)
         names = ", ".join(sorted(name.decode() for name in known))
-        raise _bad(f"{_show(stranger)}: no such field; this stream has {names}")
+        raise bad_field(f"{shown(stranger)}: no such field; this stream has {names}")
 
 
 def read_frame(entry_id: bytes, fields: Fields, partition: int, partitions: int) -> FrameEntry:
@@ -250,10 +229,10 @@ def read_frame(entry_id: bytes, fields: Fields, partition: int, partitions: int)
         EntryError: bad_field or wrong_partition.
     """
     _known(fields, _FRAME)
-    envelope = _envelope(entry_id, fields, partition, partitions)
+    envelope = read_envelope(entry_id, fields, partition, partitions)
     image = fields.get(b"image")
     if not image:
-        raise _bad("image: missing or empty")
+        raise bad_field("image: missing or empty")
     return FrameEntry(envelope, image)
 
 
@@ -264,13 +243,13 @@ def read_event(entry_id: bytes, fields: Fields, partition: int, partitions: int)
         EntryError: bad_field or wrong_partition.
     """
     _known(fields, _EVENT)
-    envelope = _envelope(entry_id, fields, partition, partitions)
+    envelope = read_envelope(entry_id, fields, partition, partitions)
     kind = _text(fields, b"kind") if b"kind" in fields else None
     if kind is not None and not 1 <= len(kind) <= 64:
-        raise _bad("kind: 1 to 64 characters")
+        raise bad_field("kind: 1 to 64 characters")
     values = _values(fields)
     if not values and kind != "heartbeat":
-        raise _bad("values: missing; give values, or channel with value, or kind heartbeat")
+        raise bad_field("values: missing; give values, or channel with value, or kind heartbeat")
     return EventEntry(envelope, values, kind)
 
 
@@ -278,17 +257,17 @@ def _values(fields: Fields) -> dict[str, float]:
     packed, channel, value = (fields.get(n) for n in (b"values", b"channel", b"value"))
     if packed is not None:
         if channel is not None or value is not None:
-            raise _bad("values: give either values or the pair channel and value")
+            raise bad_field("values: give either values or the pair channel and value")
         return check_values(unpack(packed, "values"))
     if channel is None and value is None:
         return {}
     if channel is None or value is None:
-        raise _bad(f"{'channel' if channel is None else 'value'}: missing beside its pair")
+        raise bad_field(f"{'channel' if channel is None else 'value'}: missing beside its pair")
     name = _text(fields, b"channel") or ""
     try:
         number = float(value)
     except ValueError:
-        raise _bad(f"value: not a number: {_show(value)}") from None
+        raise bad_field(f"value: not a number: {shown(value)}") from None
     return check_values({name: number})
 
 
@@ -302,18 +281,20 @@ def check_values(values: object) -> dict[str, float]:
         EntryError: bad_field, naming the first channel that is wrong.
     """
     if type(values) is not dict:
-        raise _bad(f"values: expected a map of channel to number, got {type(values).__name__}")
+        raise bad_field(f"values: expected a map of channel to number, got {type(values).__name__}")
     for name, number in values.items():
         if type(name) is not str or not _is_channel(name):
-            raise _bad(f"values: {str(name)[:80]!r} is not 1 to 64 characters of a channel name")
+            raise bad_field(
+                f"values: {str(name)[:80]!r} is not 1 to 64 characters of a channel name"
+            )
         if type(number) is not float:
             if type(number) is not int:
-                raise _bad(f"values: {name} is {type(number).__name__}, not a number")
+                raise bad_field(f"values: {name} is {type(number).__name__}, not a number")
             if abs(number) > MAX_NUMBER:
-                raise _bad(f"values: {name} is beyond 2^53")
+                raise bad_field(f"values: {name} is beyond 2^53")
             values[name] = float(number)
         if not math.isfinite(number):
-            raise _bad(f"values: {name} is {number}, not finite")
+            raise bad_field(f"values: {name} is {number}, not finite")
     return values
 
 
@@ -321,121 +302,3 @@ def pack(value: object) -> bytes:
     """Encode a value as msgpack."""
     packed: bytes = msgpack.packb(value)
     return packed
-
-
-def count_labels(labels: Sequence[str]) -> str:
-    """Give `car:3,person:1`, most frequent first."""
-    counts: dict[str, int] = {}
-    for label in labels:
-        counts[label] = counts.get(label, 0) + 1
-    ordered = sorted(counts.items(), key=lambda item: (-item[1], item[0]))
-    return ",".join(f"{label}:{count}" for label, count in ordered)
-
-
-def detection_fields(
-    frame: FrameEntry,
-    stream: str,
-    detections: Detections,
-    labels: Sequence[str],
-    facts: Mapping[str, object],
-) -> list[bytes | str | int]:
-    """Build the fields of a detections entry, flat.
-
-    Args:
-        frame: the entry that was detected.
-        stream: `frames` or `recordings`.
-        detections: what was found.
-        labels: the model's class names.
-        facts: `model`, `width`, `height`, `cached`, `timing`.
-    """
-    names = [labels[class_id] for class_id in detections.class_id.tolist()]
-    objects = [
-        {"class_id": class_id, "label": name, "confidence": round(confidence, 4), "box": box}
-        for class_id, name, confidence, box in zip(
-            detections.class_id.tolist(),
-            names,
-            detections.confidence.tolist(),
-            np.round(detections.xyxy.astype(np.float64), 2).tolist(),
-            strict=True,
-        )
-    ]
-    head = frame.envelope
-    fields: list[bytes | str | int] = ["v", VERSION, "source", head.source, "frame", head.entry_id]
-    fields += ["stream", stream, "ts", head.ts_ms, *head.echo(), "labels", count_labels(names)]
-    return [*fields, "data", pack({**facts, "objects": objects})]
-
-
-def read_detection(entry_id: bytes, fields: Fields, partition: int, parts: int) -> DetectionEntry:
-    """Read an entry of `detections`.
-
-    Raises:
-        EntryError: bad_version, bad_field or wrong_partition.
-    """
-    version = fields.get(b"v")
-    if version != b"1":
-        raise EntryError(Reason.BAD_VERSION, f"v: expected 1, got {_show(version or b'')}")
-    envelope = _envelope(entry_id, fields, partition, parts)
-    frame, stream = fields.get(b"frame", b""), _text(fields, b"stream") or ""
-    if not re.match(rb"\d+-\d+\Z", frame):
-        raise _bad(f"frame: not an entry id: {_show(frame)}")
-    if stream not in ("frames", "recordings"):
-        raise _bad(f"stream: frames or recordings, got {stream[:40]!r}")
-    data = unpack(fields.get(b"data", b""), "data")
-    try:
-        objects = data["objects"]
-        found = Detections(
-            np.array([o["box"] for o in objects], np.float32).reshape(-1, 4),
-            np.array([o["confidence"] for o in objects], np.float32),
-            np.array([o["class_id"] for o in objects], np.int32),
-        )
-        labels = tuple(str(o["label"]) for o in objects)
-        width, height, model = int(data["width"]), int(data["height"]), str(data["model"])
-    except (KeyError, TypeError, ValueError, OverflowError) as error:
-        raise _bad(f"data: {type(error).__name__}: {error}") from error
-    finite = np.isfinite(found.xyxy).all() and np.isfinite(found.confidence).all()
-    if not finite or width < 1 or height < 1:
-        raise _bad("data: boxes and confidences must be finite, width and height positive")
-    return DetectionEntry(envelope, frame, stream, model, width, height, found, labels)
-
-
-def read_result(fields: Fields) -> dict[str, Any]:
-    """Give a result (detections or scores) as readers see it: text decoded, `data` merged in."""
-    result: dict[str, Any] = {}
-    for raw_name, raw in fields.items():
-        name = raw_name.decode()
-        if name == "data":
-            result.update(msgpack.unpackb(raw, strict_map_key=False))
-        elif name == "meta":
-            result[name] = msgpack.unpackb(raw, strict_map_key=False)
-        elif name in _INTEGERS:
-            result[name] = int(raw)
-        else:
-            result[name] = float(raw) if name == "level" else raw.decode(errors="replace")
-    return result
-
-
-_INTEGERS = frozenset(("v", "ts", "seq", "inputs", "n", "seq_first", "seq_last", "late"))
-
-
-MAX_DEAD_ENTRY_BYTES = 2**20
-
-
-def dead_fields(
-    stream: str,
-    entry_id: bytes,
-    fields: Fields,
-    error: EntryError,
-    deliveries: int,
-) -> list[bytes | str | int]:
-    """Build a dead letter; of an entry over 1 MiB it keeps sizes and the image's SHA-256."""
-    flat: list[bytes | str | int] = ["stream", stream, "id", entry_id]
-    source = source_of(fields)
-    if source is not None:
-        flat += ["source", source]
-    flat += ["reason", error.reason.value, "error", str(error)[:1000], "deliveries", deliveries]
-    kept: dict[bytes, object] = dict(fields)
-    if sum(map(len, fields.keys())) + sum(map(len, fields.values())) > MAX_DEAD_ENTRY_BYTES:
-        kept = {name: len(value) for name, value in fields.items()}
-        image = fields.get(b"image", b"")
-        kept[b"image_sha256"] = hashlib.sha256(image).hexdigest()
-    return [*flat, "entry", pack(kept)]

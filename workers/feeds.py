@@ -29,7 +29,7 @@ _WRONG_SHOWN = 10
 
 
 @dataclass(slots=True)
-class Tally:
+class Summary:
     """What was done, as `--json` prints it.
 
     Attributes:
@@ -80,7 +80,7 @@ class Feed(ABC):
     total: int | None = None
 
     def __init__(self, source: str, stream: str, unit: str, limits: Limits) -> None:
-        self.tally = Tally(source, stream)
+        self.summary = Summary(source, stream)
         self.on_progress: Callable[[int], object] = int
         self._unit = unit
         self._left = limits["limit"] if limits["limit"] is not None else sys.maxsize
@@ -98,7 +98,7 @@ class Feed(ABC):
     def _count(self, entries: int, size_bytes: int) -> None:
         self._left -= entries
         self._offered += entries
-        self.tally.bytes += size_bytes
+        self.summary.bytes += size_bytes
         self.on_progress(self._offered)
 
     def _leave_out(self, number: int, error: EntryError) -> None:
@@ -110,10 +110,10 @@ class Feed(ABC):
         text = f"{self._unit} {number}: {error}"
         if self._strict:
             raise EntryError(error.reason, text) from error
-        self.tally.invalid += 1
-        if self.tally.invalid <= _WRONG_SHOWN:
+        self.summary.invalid += 1
+        if self.summary.invalid <= _WRONG_SHOWN:
             print(f"percipio: {text}", file=sys.stderr)
-        elif self.tally.invalid == _WRONG_SHOWN + 1:
+        elif self.summary.invalid == _WRONG_SHOWN + 1:
             print("percipio: more that is wrong is only counted", file=sys.stderr)
 
 
@@ -136,7 +136,7 @@ class FrameFeed(Feed):
         self.is_live = live or self._is_camera
         super().__init__(source, "frames" if self.is_live else "recordings", "picture", limits)
         self._least_s = 1 / fps if fps and self._is_camera else 0.0
-        self._is_paced = not (fast or self._is_camera) and self._reader.fps is not None
+        self._is_paced = not (fast or self._is_camera) and self._reader.has_rate
         self.total = min(self._reader.count or sys.maxsize, self._left)
         if self.total == sys.maxsize:
             self.total = None
@@ -164,9 +164,8 @@ class FrameFeed(Feed):
         """
         if self._is_paced:
             return client.now_ms()
-        if self._is_camera or self.is_live or not (self._reader.fps and self._reader.count):
-            return None
-        return client.now_ms() - round(1000 * self._reader.count / self._reader.fps)
+        count = self._reader.count if self._reader.has_rate and not self.is_live else None
+        return client.now_ms() - round(1000 * count / self._reader.fps) if count else None
 
     def _ts_ms(self, client: Client, found: Captured, began_ms: int | None) -> int | None:
         if self._is_camera:
@@ -178,14 +177,14 @@ class FrameFeed(Feed):
     ) -> None:
         try:
             await client.publish_frame(
-                self.tally.source, found.image, live=self.is_live, ts_ms=ts_ms
+                self.summary.source, found.image, live=self.is_live, ts_ms=ts_ms
             )
         except EntryError as error:
             self._leave_out(number, error)
         except FullError as error:
-            if not self.tally.lost:
-                log.warning("entries_lost", source=self.tally.source, reason=str(error))
-            self.tally.lost += 1
+            if not self.summary.lost:
+                log.warning("entries_lost", source=self.summary.source, reason=str(error))
+            self.summary.lost += 1
         else:
             self._count(1, len(found.image))
 
@@ -236,7 +235,7 @@ class EventFeed(Feed):
         except EntryError as error:
             self._leave_out(self._number, error)
             return None
-        self.tally.bytes += len(line)
+        self.summary.bytes += len(line)
         return event
 
     async def _wait_for(self, event: Event) -> None:

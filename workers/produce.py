@@ -79,11 +79,11 @@ def run(args: argparse.Namespace, settings: Settings) -> int:
         ended_by = asyncio.run(_publish(feed, settings))
     finally:
         feed.close()
-    tally = feed.tally
-    print(json.dumps(asdict(tally)) if args.json else tally.as_text(), flush=True)
+    summary = feed.summary
+    print(json.dumps(asdict(summary)) if args.json else summary.as_text(), flush=True)
     if ended_by:
         return 128 + ended_by
-    return tally.exit_code
+    return summary.exit_code
 
 
 def _open(args: argparse.Namespace) -> Feed:
@@ -109,16 +109,16 @@ async def _publish(feed: Feed, settings: Settings) -> int:
         wait_for_room=not feed.is_live,
         full_retry_s=float("inf"),
     )
-    tally = feed.tally
+    summary = feed.summary
     async with client:
         began_s = monotonic()
         with _progress(feed):
             ended_by = await _until_signal(feed.publish(client))
         await client.flush(_LAST_FLUSH_S if ended_by or feed.is_live else float("inf"))
-    tally.published = client.sent
-    tally.lost += client.lost
-    tally.held_back_s = round(client.held_back_s, 3)
-    tally.seconds = round(monotonic() - began_s, 3)
+    summary.published = client.sent
+    summary.lost += client.lost
+    summary.held_back_s = round(client.held_back_s, 3)
+    summary.seconds = round(monotonic() - began_s, 3)
     return ended_by
 
 
@@ -148,6 +148,6 @@ def _progress(feed: Feed) -> AbstractContextManager[object]:
         return nullcontext()
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn())
     bar = Progress(*columns, TimeElapsedColumn(), console=Console(stderr=True))
-    task = bar.add_task(feed.tally.source, total=feed.total)
+    task = bar.add_task(feed.summary.source, total=feed.total)
     feed.on_progress = lambda count: bar.update(task, completed=count)
     return bar

@@ -166,7 +166,7 @@ class StepResult:
     @property
     def phase_changed(self) -> NDArray[np.bool_]:
         """Where an input changed its source's phase."""
-        return self.phase != self.phase_before
+        return np.not_equal(self.phase, self.phase_before)
 
 
 __all__ = ["EVENT", "FRAME", "HEARTBEAT", "TICK", "InputBatch", "InputBuilder", "StepResult"]

@@ -79,7 +79,7 @@ class ChannelMap:
                 raise SettingsError(
                     f"channel map {self.sources}: place {channel.place} is both sum and mean"
                 )
-        facts = repr((sorted((n, c.place, c.mean, c.signed) for n, c in self.channels.items())))
+        facts = repr(sorted((n, c.place, c.mean, c.signed) for n, c in self.channels.items()))
         object.__setattr__(self, "digest", crc32(facts.encode()) or 1)
 
     @property

@@ -86,7 +86,7 @@ def follow_activity(r, p, activity):  # type: ignore[no-untyped-def]
     r.slow += np.float32(slow * (activity - r.slow))
     if r.fast < 1e-9:
         r.fast = np.float32(0.0)
-    r.arousal = np.float32(r.fast / (r.fast + 0.25 * max(np.float64(r.slow), 0.05)))
+    r.arousal_now = np.float32(r.fast / (r.fast + 0.25 * max(np.float64(r.slow), 0.05)))
 
 
 @njit(cache=True, nogil=True)
@@ -110,7 +110,7 @@ def follow_surprise(r, p, raw, declared):  # type: ignore[no-untyped-def]
         r.alpha[c] = np.float32(alpha + x)
     r.beta = np.float32(beta + 1.0)
     usual = np.float64(r.surprise) if r.seen else total
-    r.novelty = np.float32(total / (total + max(usual, 0.05)))
+    r.novelty_now = np.float32(total / (total + max(usual, 0.05)))
     weight = max(1.0 / p.tau_slow_bins, 1.0 / (r.seen + 1.0))
     r.surprise = np.float32(usual + weight * (total - usual))
 
@@ -165,20 +165,20 @@ def follow_workspace(r, p, z, nodes):  # type: ignore[no-untyped-def]
     drive = 0.0
     if squares > 0.0:
         drive = total * total / (declared * squares) * (1.0 - math.exp(-total / declared))
-    rate = p.attack if drive > r.workspace else p.release
-    r.workspace += np.float32(rate * (drive - r.workspace))
+    rate = p.attack if drive > r.workspace_now else p.release
+    r.workspace_now += np.float32(rate * (drive - r.workspace_now))
     broad = declared > 0 and 2 * high >= declared
-    if r.workspace > 0.5 and broad and r.bin - r.ignition_bin >= p.refractory_bins:
-        r.ignitions += 1
+    if r.workspace_now > 0.5 and broad and r.bin - r.ignition_bin >= p.refractory_bins:
+        r.ignition_count += 1
         r.ignition_bin = r.bin
 
 
 @njit(cache=True, nogil=True)
 def rest_workspace(r, p):  # type: ignore[no-untyped-def]
     """Let W fall during a missing bin; exactly 0 in the end."""
-    r.workspace -= np.float32(p.release * r.workspace)
-    if r.workspace < 1e-6:
-        r.workspace = np.float32(0.0)
+    r.workspace_now -= np.float32(p.release * r.workspace_now)
+    if r.workspace_now < 1e-6:
+        r.workspace_now = np.float32(0.0)
 
 
 @njit(cache=True, nogil=True)
@@ -187,7 +187,11 @@ def compose(p, a, d, i, w, n, filled):  # type: ignore[no-untyped-def]
 
     Args:
         p: parameters.
-        a, d, i, w, n: arousal, differentiation, integration, workspace, novelty, each in [0, 1].
+        a: arousal; it and the next four lie in [0, 1].
+        d: differentiation.
+        i: integration.
+        w: workspace.
+        n: novelty.
         filled: c, share of the window that is valid.
     """
     if a <= 0.0 or d <= 0.0 or i <= 0.0 or filled <= 0.0:
@@ -242,8 +246,19 @@ def select(share, fitness, pressure, mutation, before):  # type: ignore[no-untyp
     return max(0.0, moved), mean
 
 
+@njit(cache=True, nogil=True)
+def diversity(share):  # type: ignore[no-untyped-def]
+    """Give (e^H - 1) / 7 of the shares of eight populations, 0 to 1."""
+    entropy = 0.0
+    for g in range(NODES):
+        if share[g] > 0.0:
+            entropy -= share[g] * math.log(share[g])
+    return (math.exp(entropy) - 1.0) / (NODES - 1)
+
+
 def level_of(
     parameters: KernelParameters,
+    *,
     arousal: float,
     differentiation: float,
     integration: float,

@@ -16,8 +16,8 @@ from pipeline.scoring.channels import Assignment, ChannelMaps
 from pipeline.scoring.kernel import CLASS, DISPLACED, MEAN, SURPRISE, step
 from pipeline.scoring.parameters import Parameters
 from pipeline.scoring.scratch import load_tables, make_scratch
-from pipeline.scoring.snapshot import Statics, data_of, report_of
-from pipeline.scoring.state import ROW, SNAPSHOT, Blob, Rows, fresh_row
+from pipeline.scoring.snapshot import Statics, data_of, report_of, values_of
+from pipeline.scoring.state import ROW, SNAPSHOT, Blob, Rows, fresh_row, golden_phase
 from pipeline.scoring.vision import FrameValues
 
 _SURPRISE_CHANNEL = 5
@@ -38,6 +38,9 @@ class Engine:
         self.parameters = parameters or Parameters()
         self._kernel_parameters = self.parameters.for_kernel()
         self._maps = maps or ChannelMaps()
+        self._digest = self.parameters.digest
+        self._engine_version = self.parameters.engine_version
+        self._fresh = fresh_row().view(np.uint8)
         self._tables = load_tables()
         self._scratch = make_scratch()
         self._rows: Rows = np.zeros(max(1, capacity), ROW)
@@ -71,10 +74,12 @@ class Engine:
             if slot == len(self._rows):
                 self._grow()
         self._slots[source] = slot
-        row = self._rows[slot : slot + 1]
-        fresh_row(row, crc32(source.encode()), self.parameters.period_ms)
+        self._bytes[slot] = self._fresh
+        row = self._rows[slot]
+        row["seed"] = source_hash = crc32(source.encode())
+        row["phase_ms"] = golden_phase(source_hash, self.parameters.period_ms)
         if assignment.fixed is not None:
-            row["declared"] = assignment.fixed.declared
+            row["declared"] = row["used"] = assignment.fixed.declared
             row["mean_kind"] = assignment.fixed.mean_kind
         return slot
 
@@ -99,11 +104,11 @@ class Engine:
         """Give a source's whole state; `restore` continues from it bit for bit."""
         assignment = self._assignments[slot]
         return Blob(
-            self.parameters.digest,
+            self._digest,
             assignment.fixed.digest if assignment.fixed else 0,
             assignment.seen,
             assignment.names,
-            self._rows[slot : slot + 1],
+            self._bytes[slot].tobytes(),
         ).pack()
 
     def restore(self, source: str, data: bytes) -> int:
@@ -121,9 +126,9 @@ class Engine:
         slot = self._start(source)
         fixed = self._assignments[slot].fixed
         digest = fixed.digest if fixed else 0
-        if (blob.parameters, blob.channel_map) == (self.parameters.digest, digest):
+        if (blob.parameters, blob.channel_map) == (self._digest, digest):
             self._assignments[slot] = self._share(Assignment(blob.names, blob.seen, fixed))
-            self._rows[slot : slot + 1] = blob.row
+            self._bytes[slot] = np.frombuffer(blob.row, np.uint8)
         return slot
 
     def encode_event(self, slot: int, values: Mapping[str, float]) -> tuple[list[int], list[float]]:
@@ -205,7 +210,7 @@ class Engine:
         return StepResult(*out[:-1], kept, evaluations)
 
     def snapshot(self, slot: int) -> Any:
-        """Give the present snapshot of a source, one element of SNAPSHOT."""
+        """Give the present snapshot of a source, one element of SNAPSHOT: its last evaluation's."""
         start = self._bytes[slot, : SNAPSHOT.itemsize]
         return start.copy().view(SNAPSHOT)[0]
 
@@ -222,7 +227,10 @@ class Engine:
 
     def data(self, slot: int, snapshot: Any) -> dict[str, Any]:
         """Give the score part of an entry's `data` (CONTRACT 4) as of a snapshot."""
-        return data_of(snapshot, self.statics(slot, snapshot), self.parameters)
+        values = values_of(snapshot)
+        assignment = self._assignments[slot]
+        statics = Statics.of(assignment, values.declared, values.displaced)
+        return data_of(values, statics, self.parameters, self._engine_version)
 
     def report(self, slot: int) -> dict[str, Any]:
         """Give everything known of a source, lagged correlations with p-values included."""

@@ -58,11 +58,13 @@ def layout(width: int) -> tuple[np.ndarray, np.ndarray]:
     return np.array(offsets), np.array([*sizes, at])
 
 
-@njit(cache=True, nogil=True)
+@njit(cache=True, nogil=True, inline="always")
 def _base(cov, width, full, det):  # type: ignore[no-untyped-def]
     """Eliminate each subset of the last three nodes from the whole matrix, one lane each."""
     side = NODES * width
-    full[0, :side, :side] = cov[:side, :side]
+    for i in range(side):
+        for j in range(side):
+            full[0, i, j] = cov[i, j]
     det[0, 0] = 1.0
     for lane in range(1, LANES):
         top = 2 if lane >= 4 else (1 if lane >= 2 else 0)
@@ -84,7 +86,7 @@ def _base(cov, width, full, det):  # type: ignore[no-untyped-def]
         det[0, lane] = product
 
 
-@njit(cache=True, nogil=True)
+@njit(cache=True, nogil=True, inline="always")
 def _descend_pairs(buf, det, offsets, sizes, lane):  # type: ignore[no-untyped-def]
     """Eliminate every subset of the first five nodes, two rows (x, y) a node, in all lanes."""
     for subset in range(1, 1 << _DEEP):
@@ -95,34 +97,34 @@ def _descend_pairs(buf, det, offsets, sizes, lane):  # type: ignore[no-untyped-d
         x = wide - side - 2
         first = offsets[parent] + x * wide
         second = first + wide
-        for l in range(LANES):
-            pivot = buf[first + x, l]
-            skew = buf[first + x + 1, l] / pivot
-            other = buf[second + x + 1, l] - skew * buf[first + x + 1, l]
-            det[subset, l] = det[parent, l] * pivot * other
-            lane[0, l] = 1.0 / pivot
-            lane[1, l] = skew
-            lane[2, l] = 1.0 / other
+        for k in range(LANES):
+            pivot = buf[first + x, k]
+            skew = buf[first + x + 1, k] / pivot
+            other = buf[second + x + 1, k] - skew * buf[first + x + 1, k]
+            det[subset, k] = det[parent, k] * pivot * other
+            lane[0, k] = 1.0 / pivot
+            lane[1, k] = skew
+            lane[2, k] = 1.0 / other
         row = first + x + 2
         row2 = second + x + 2
         for i in range(side):
-            for l in range(LANES):
-                a = buf[row + i, l]
-                b = (buf[row2 + i, l] - lane[1, l] * a) * lane[2, l]
-                lane[3, l] = a * lane[0, l] - b * lane[1, l]
-                lane[4, l] = b
+            for k in range(LANES):
+                a = buf[row + i, k]
+                b = (buf[row2 + i, k] - lane[1, k] * a) * lane[2, k]
+                lane[3, k] = a * lane[0, k] - b * lane[1, k]
+                lane[4, k] = b
             source = offsets[parent] + (x + 2 + i) * wide + x + 2
             target = offsets[subset] + i * side
             for j in range(i, side):
-                for l in range(LANES):
-                    buf[target + j, l] = (
-                        buf[source + j, l]
-                        - lane[3, l] * buf[row + j, l]
-                        - lane[4, l] * buf[row2 + j, l]
+                for k in range(LANES):
+                    buf[target + j, k] = (
+                        buf[source + j, k]
+                        - lane[3, k] * buf[row + j, k]
+                        - lane[4, k] * buf[row2 + j, k]
                     )
 
 
-@njit(cache=True, nogil=True)
+@njit(cache=True, nogil=True, inline="always")
 def _descend_singles(buf, det, offsets, sizes, lane):  # type: ignore[no-untyped-def]
     """Eliminate every subset of the first five nodes, one row (x) a node, in all lanes."""
     for subset in range(1, 1 << _DEEP):
@@ -132,18 +134,18 @@ def _descend_singles(buf, det, offsets, sizes, lane):  # type: ignore[no-untyped
         wide = sizes[parent]
         x = wide - side - 1
         first = offsets[parent] + x * wide
-        for l in range(LANES):
-            det[subset, l] = det[parent, l] * buf[first + x, l]
-            lane[0, l] = 1.0 / buf[first + x, l]
+        for k in range(LANES):
+            det[subset, k] = det[parent, k] * buf[first + x, k]
+            lane[0, k] = 1.0 / buf[first + x, k]
         row = first + x + 1
         for i in range(side):
-            for l in range(LANES):
-                lane[1, l] = buf[row + i, l] * lane[0, l]
+            for k in range(LANES):
+                lane[1, k] = buf[row + i, k] * lane[0, k]
             source = offsets[parent] + (x + 1 + i) * wide + x + 1
             target = offsets[subset] + i * side
             for j in range(i, side):
-                for l in range(LANES):
-                    buf[target + j, l] = buf[source + j, l] - lane[1, l] * buf[row + j, l]
+                for k in range(LANES):
+                    buf[target + j, k] = buf[source + j, k] - lane[1, k] * buf[row + j, k]
 
 
 @njit(cache=True, nogil=True)
@@ -153,16 +155,19 @@ def minors(cov, width, full, buf, det, offsets, sizes, lane):  # type: ignore[no
     Args:
         cov: float64, symmetric, positive; node g has rows width*g to width*(g+1).
         width: rows of a node, 1 or 2.
-        full, buf, lane: float64 scratch (8, 16, 16), (sizes[-1], 8), (5, 8).
+        full: float64 (8, 16, 16) scratch.
+        buf: float64 (sizes[-1], 8) scratch.
         det: float64 (32, 8), the result.
-        offsets, sizes: `layout(width)`.
+        offsets: of `layout(width)`.
+        sizes: of `layout(width)`.
+        lane: float64 (5, 8) scratch.
     """
     _base(cov, width, full, det)
     side = sizes[0]
     for i in range(side):
         for j in range(i, side):
-            for l in range(LANES):
-                buf[i * side + j, l] = full[l, i, j]
+            for k in range(LANES):
+                buf[i * side + j, k] = full[k, i, j]
     if width == 2:
         _descend_pairs(buf, det, offsets, sizes, lane)
     else:
@@ -179,11 +184,12 @@ def entropies(cov, bias, s, t):  # type: ignore[no-untyped-def]
         s: scratch.
         t: tables.
     """
-    minors(cov, 2, s.full, s.buf, s.det_joint, t.offsets2, t.sizes2, s.lane)
+    double, single = t.size[3], t.size[1]  # not literals: one compilation serves both
+    minors(cov, double, s.full, s.buf, s.det_joint, t.offsets2, t.sizes2, s.lane)
     for i in range(NODES):
         for j in range(NODES):
             s.now[i, j] = cov[2 * i, 2 * j]
-    minors(s.now, 1, s.full, s.buf, s.det_now, t.offsets1, t.sizes1, s.lane)
+    minors(s.now, single, s.full, s.buf, s.det_now, t.offsets1, t.sizes1, s.lane)
     for high in range(LANES):
         for low in range(1 << _DEEP):
             m = low | high << _DEEP
@@ -226,7 +232,7 @@ def main_complex(h, alive, declared, t):  # type: ignore[no-untyped-def]
     return best_score, best_phi, core
 
 
-@njit(cache=True, nogil=True)
+@njit(cache=True, nogil=True, inline="always")
 def weakest_cut(h, subset):  # type: ignore[no-untyped-def]
     """Give the minimum information bipartition of a subset: its Phi (nats) and one part."""
     lowest = subset & -subset
@@ -243,7 +249,7 @@ def weakest_cut(h, subset):  # type: ignore[no-untyped-def]
     return least - h[subset], cut
 
 
-@njit(cache=True, nogil=True)
+@njit(cache=True, nogil=True, inline="always")
 def equal_time(det_now, subset, size):  # type: ignore[no-untyped-def]
     """Give total correlation and dual total correlation (nats) of a subset, no bias removed.
 
@@ -264,7 +270,7 @@ def equal_time(det_now, subset, size):  # type: ignore[no-untyped-def]
     return total, dual
 
 
-@njit(cache=True, nogil=True)
+@njit(cache=True, nogil=True, inline="always")
 def neural_complexity(det_now, subset, size, t):  # type: ignore[no-untyped-def]
     """Give C_N = sum over k <= n/2 of <MI(X_k; rest)> (Tononi, Sporns & Edelman 1994), nats.
 
@@ -286,7 +292,7 @@ def neural_complexity(det_now, subset, size, t):  # type: ignore[no-untyped-def]
     return total
 
 
-@njit(cache=True, nogil=True)
+@njit(cache=True, nogil=True, inline="always")
 def integrated(score, null, redundancy):  # type: ignore[no-untyped-def]
     """Give I in [0, 1]: what exceeds the null, discounted by redundancy."""
     return max(0.0, (score - null) / (1.0 - null)) * (1.0 - max(0.0, redundancy))

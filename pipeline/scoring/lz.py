@@ -107,7 +107,7 @@ def differentiation(y, rows, active, mean, table, bits, words):  # type: ignore[
     for t in range(rows):
         for c in range(CHANNELS):
             if active >> c & 1:
-                bit = np.uint8(y[t, c] > mean[c])
+                bit = 1 if y[t, c] > mean[c] else 0
                 bits[n] = bit
                 ones += bit
                 n += 1

@@ -162,9 +162,7 @@ class Parameters:
         """Give the parameters as the compiled code reads them."""
         values = {**asdict(self), "stale_bins": self.stale_bins}
         whole = ("delta_ms", "hop_bins", "stale_bins", "dwell", "refractory_bins", "surrogates")
-        return KernelParameters(
-            **{
-                name: values[name] if name in whole else float(values[name])
-                for name in KernelParameters._fields
-            }
+        return KernelParameters._make(
+            values[name] if name in whole else float(values[name])
+            for name in KernelParameters._fields
         )

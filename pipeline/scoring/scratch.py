@@ -22,11 +22,11 @@ class Tables(NamedTuple):
     """Constants: `tables.npz` and the enumeration of subsets and cuts."""
 
     shuffled: Floats
-    """(33, 65) mean LZ76 of shuffled strings; rows n = 32 i, columns share of ones (j / 64)^2 / 2."""
+    """(33, 65) mean LZ76 of shuffled strings: 32 i symbols, a share (j / 64)^2 / 2 of them ones."""
     bias: Floats
     """(65, 9) bias of h by pairs and subset size."""
     floor: Floats
-    """(65, 9) 95 % quantile of the score of white noise by pairs and nodes, all of them declared."""
+    """(65, 9) 95 % quantile of the score of white noise by pairs and nodes, all declared."""
     subsets: Ints
     starts: Ints
     parts: Ints

@@ -3,19 +3,32 @@
 from __future__ import annotations
 
 import math
+from collections import namedtuple
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from hashlib import blake2s
+from operator import itemgetter
 from typing import Any
 
 import numpy as np
 
-from pipeline.scoring.channels import FREE_PLACES, VISION, Assignment
+from pipeline.scoring.channels import FREE_PLACES, Assignment
 from pipeline.scoring.correlation import FALSE_DISCOVERY, level_tests, pair_tests, survivors
 from pipeline.scoring.parameters import LAGS, NODES, Parameters
+from pipeline.scoring.state import SNAPSHOT
 
 LEARNING, DEGRADED = 0.01, 0.5
 _UNKNOWN_AGE = 65535
+_COUNTS = [tuple((byte >> 2 * g & 3).bit_count() for g in range(4)) for byte in range(256)]
+"""Channels in use of four nodes, by their eight bits."""
+
+_Values = namedtuple("_Values", list(SNAPSHOT.names or ()))  # type: ignore[misc]  # noqa: PYI024
+
+
+def values_of(snapshot: Any) -> Any:
+    """Give the fields of one element of SNAPSHOT as Python values, by name."""
+    return _Values._make(snapshot.item())
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,14 +38,14 @@ class Statics:
     Attributes:
         map_version: 12 hex digits; levels compare only between sources that share it.
         names: of the eight nodes, empty where unused.
-        used: indices of the nodes in use.
+        pick: takes what belongs to the nodes in use out of eight values.
         populations: the constant columns of `populations`.
         vision: whether nodes 0 to 3 hold what is seen.
     """
 
     map_version: str
     names: tuple[str, ...]
-    used: tuple[int, ...]
+    pick: Callable[[Sequence[Any]], Sequence[Any]]
     populations: dict[str, list[Any]]
     vision: bool
 
@@ -53,7 +66,7 @@ class Statics:
         return cls(
             _map_version(known),
             names,
-            used,
+            _picker(used),
             {
                 "population_id": [names[g] for g in used],
                 "specialization": [modalities[g] for g in used],
@@ -77,6 +90,12 @@ def _known(assignment: Assignment, declared: int, displaced: int) -> Assignment:
     return Assignment(assignment.names[:count], bool(declared & ~taken or displaced))
 
 
+def _picker(used: tuple[int, ...]) -> Callable[[Sequence[Any]], Sequence[Any]]:
+    if len(used) > 1:
+        return itemgetter(*used)
+    return lambda values: [values[g] for g in used]
+
+
 def _map_version(assignment: Assignment) -> str:
     if assignment.fixed is not None:
         facts = f"map {assignment.fixed.digest}"
@@ -85,40 +104,40 @@ def _map_version(assignment: Assignment) -> str:
     return blake2s(facts.encode(), digest_size=6).hexdigest()
 
 
-def _number(value: Any) -> float | None:
-    number = float(value)
-    return None if math.isnan(number) else number
-
-
-def data_of(snapshot: Any, statics: Statics, parameters: Parameters) -> dict[str, Any]:
+def data_of(
+    s: Any, statics: Statics, parameters: Parameters, engine_version: str
+) -> dict[str, Any]:
     """Give the score part of `data` of a score entry (CONTRACT 4).
 
     Args:
-        snapshot: one element of SNAPSHOT.
+        s: `values_of` the snapshot.
         statics: of the source as of the snapshot.
         parameters: the engine's.
+        engine_version: theirs.
     """
-    s = snapshot
-    confidence, rate = float(s["confidence"]), float(s["adaptation_rate"])
     return {
         "components": {
-            "arousal": float(s["arousal"]),
-            "differentiation": _number(s["differentiation"]),
-            "integration": _number(s["integration"]),
-            "workspace": float(s["workspace"]),
-            "novelty": float(s["novelty"]),
+            "arousal": s.arousal,
+            "differentiation": _known_number(s.differentiation),
+            "integration": _known_number(s.integration),
+            "workspace": s.workspace,
+            "novelty": s.novelty,
         },
-        "confidence": confidence,
-        "null": _number(s["null"]),
-        "emergence_strength": min(max((float(s["level"]) - 0.8) / 0.2, 0.0), 1.0),
-        "core": statics.members(int(s["core"])),
+        "confidence": s.confidence,
+        "null": _known_number(s.null),
+        "emergence_strength": min(max((s.level - 0.8) / 0.2, 0.0), 1.0),
+        "core": statics.members(s.core),
         "populations": _populations(s, statics, parameters),
-        "adaptation_rate": rate,
+        "adaptation_rate": s.adaptation_rate,
         "correlation": _correlation(s, statics, parameters),
-        "flags": _flags(confidence, rate),
+        "flags": _flags(s.confidence, s.adaptation_rate),
         "map_version": statics.map_version,
-        "engine_version": parameters.engine_version,
+        "engine_version": engine_version,
     }
+
+
+def _known_number(value: float) -> float | None:
+    return None if math.isnan(value) else value
 
 
 def _flags(confidence: float, rate: float) -> list[str]:
@@ -131,49 +150,39 @@ def _flags(confidence: float, rate: float) -> list[str]:
 
 
 def _populations(s: Any, statics: Statics, parameters: Parameters) -> dict[str, Any]:
-    active = int(s["active"])
-    share, coupling = s["share"].tolist(), s["coupling"].tolist()
-    used = statics.used
+    pick = statics.pick
     return {
         **statics.populations,
-        "active_neurons": [(active >> 2 * g & 3).bit_count() for g in used],
-        "share": [share[g] for g in used],
-        "fitness": [coupling[g] for g in used],
-        "fitness_average": float(s["fitness"]),
-        "diversity_index": diversity(share),
-        "generation": int(s["generation"]),
-        "successful_adaptations": int(s["adaptations"]),
+        "active_neurons": pick(_COUNTS[s.active & 255] + _COUNTS[s.active >> 8]),
+        "share": pick(s.share.tolist()),
+        "fitness": pick(s.coupling.tolist()),
+        "fitness_average": s.fitness,
+        "diversity_index": s.diversity,
+        "generation": s.generation,
+        "successful_adaptations": s.adaptations,
         "selection_pressure": parameters.selection_pressure,
         "mutation_rate": parameters.mutation_rate,
     }
 
 
-def diversity(share: list[float]) -> float:
-    """Give (e^H - 1) / 7 of the shares of eight populations, 0 to 1."""
-    entropy = -sum(x * math.log(x) for x in share if x > 0)
-    return (math.exp(entropy) - 1) / (NODES - 1)
-
-
 def _correlation(s: Any, statics: Statics, parameters: Parameters) -> dict[str, Any]:
-    low, high = float(s["low_correlation"]), float(s["high_correlation"])
-    pair, r = int(s["pair"]), float(s["pair_correlation"])
     if not statics.vision:
         return {
             "consciousness_correlation": None,
-            "context_correlation": max(low, high, key=abs),
+            "context_correlation": max(s.low_correlation, s.high_correlation, key=abs),
             "pair": None,
         }
     strongest = None
-    if r:
+    if s.pair_correlation:
         strongest = {
-            "vision": statics.names[pair // 4],
-            "event": statics.names[4 + pair % 4],
-            "r": r,
-            "lag_ms": int(s["pair_lag"]) * parameters.delta_ms,
+            "vision": statics.names[s.pair // 4],
+            "event": statics.names[4 + s.pair % 4],
+            "r": s.pair_correlation,
+            "lag_ms": s.pair_lag * parameters.delta_ms,
         }
     return {
-        "consciousness_correlation": low,
-        "context_correlation": high,
+        "consciousness_correlation": s.low_correlation,
+        "context_correlation": s.high_correlation,
         "pair": strongest,
     }
 
@@ -235,6 +244,3 @@ def _peaks(rho: Any, chance: Any, parameters: Parameters) -> list[dict[str, Any]
             }
         )
     return peaks
-
-
-__all__ = ["VISION", "Statics", "data_of", "report_of"]

@@ -35,6 +35,7 @@ _SNAPSHOT: list[tuple[Any, ...]] = [
     ("c_n", "f4"),
     ("adaptation_rate", "f4"),
     ("fitness", "f4"),
+    ("diversity", "f4"),  # (e^H - 1) / 7 of the shares
     ("low_correlation", "f4"),  # level with nodes 0-3
     ("high_correlation", "f4"),  # level with nodes 4-7
     ("pair_correlation", "f4"),  # strongest of nodes 0-3 with nodes 4-7
@@ -90,6 +91,13 @@ _PRIVATE: list[tuple[Any, ...]] = [
     ("level_mean", "f4"),
     ("level_variance", "f4"),
     ("null_score", "f4"),  # the surrogates' own, without the floor
+    ("arousal_now", "f4"),
+    ("workspace_now", "f4"),
+    ("novelty_now", "f4"),
+    ("ignition_count", "u4"),
+    ("late_count", "u4"),
+    ("too_late_count", "u4"),
+    ("used", "u2"),  # channels declared so far
     ("mean_kind", "u2"),
     ("anchored", "u2"),  # channels whose offset is set
     ("linked", "u1"),  # bit k: history of the k-th newest closed bin is usable
@@ -97,11 +105,11 @@ _PRIVATE: list[tuple[Any, ...]] = [
     ("null_due", "u1"),
     ("pending", "i1"),  # direction of the phase step under consideration
     ("agreed", "u1"),  # evaluations in a row that wanted it
-    ("spare", "u1"),
+    ("unplaced", "u1"),
 ]
 
 SNAPSHOT = np.dtype(_SNAPSHOT, align=True)
-"""What an evaluation leaves for the reader; the first bytes of a row."""
+"""What an evaluation leaves for the reader, written by it alone; the first bytes of a row."""
 ROW = np.dtype([*_SNAPSHOT, *_PRIVATE], align=True)
 """A source's state. The same bytes in memory and in the blob."""
 
@@ -120,14 +128,14 @@ class Blob:
         channel_map: digest of the static channel map, 0 for free naming.
         seen: whether the source has sent a frame.
         names: freely named channels, in order of first appearance.
-        row: one row of ROW.
+        row: the bytes of one row of ROW.
     """
 
     parameters: int
     channel_map: int
     seen: bool
     names: tuple[str, ...]
-    row: Rows
+    row: bytes
 
     def pack(self) -> bytes:
         """Give the bytes: header, names, row."""
@@ -141,7 +149,7 @@ class Blob:
             len(names),
             ROW.itemsize,
         )
-        return header + names + self.row.tobytes()
+        return header + names + self.row
 
     @classmethod
     def unpack(cls, data: bytes) -> Blob:
@@ -159,10 +167,8 @@ class Blob:
         if row_size != ROW.itemsize or len(data) != expected:
             raise ValueError(f"score state of {len(data)} bytes: expected {expected}")
         names = data[_HEADER.size : _HEADER.size + names_size].decode()
-        row = np.frombuffer(data, ROW, 1, _HEADER.size + names_size)
-        return cls(
-            parameters, channel_map, bool(seen), tuple(names.split("\n")) if names else (), row
-        )
+        listed = tuple(names.split("\n")) if names else ()
+        return cls(parameters, channel_map, bool(seen), listed, data[_HEADER.size + names_size :])
 
 
 def golden_phase(source_hash: int, period_ms: int) -> int:
@@ -170,27 +176,16 @@ def golden_phase(source_hash: int, period_ms: int) -> int:
     return (source_hash * 0x9E3779B1 % 2**32) * period_ms >> 32
 
 
-def fresh_row(row: Rows, source_hash: int, period_ms: int) -> None:
-    """Set a row to that of a source that has sent nothing.
-
-    Args:
-        row: one-element view of ROW, overwritten.
-        source_hash: 32 bits of the source's name.
-        period_ms: range of the phase.
-    """
-    row[...] = np.zeros(1, ROW)
-    row["level_ts"] = NEVER
-    row["heard"] = NEVER
-    row["null_bin"] = NEVER
-    row["ignition_bin"] = NEVER
-    row["phase_ms"] = golden_phase(source_hash, period_ms)
-    row["seed"] = source_hash
-    row["null_due"] = 1
+def fresh_row() -> Rows:
+    """Give the one-element row of a source that has sent nothing, phase and seed still 0."""
+    row = np.zeros(1, ROW)
+    for name in ("level_ts", "heard", "null_bin", "ignition_bin"):
+        row[name] = NEVER
+    for name in ("null", "integration", "differentiation"):
+        row[name] = np.nan
+    for name in ("alpha", "class_alpha", "beta", "null_due"):
+        row[name] = 1
     row["null_age"] = 65535
-    row["null"] = np.nan
-    row["integration"] = np.nan
-    row["differentiation"] = np.nan
-    row["alpha"] = 1.0
-    row["class_alpha"] = 1.0
-    row["beta"] = 1.0
     row["share"] = 1.0 / NODES
+    row["diversity"] = 1
+    return row

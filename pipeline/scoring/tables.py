@@ -45,7 +45,7 @@ def entropy_bias(pairs: int, size: int) -> float:
     if nu < size or size == 0:
         return 0.0
     psi = sum(digamma((nu - i + 1) / 2) for i in range(1, size + 1))
-    return 0.5 * (psi + size * math.log(2.0 / pairs))
+    return float(0.5 * (psi + size * math.log(2.0 / pairs)))
 
 
 def bias_table() -> Floats:
@@ -91,4 +91,7 @@ def build() -> dict[str, Floats]:
 
 
 if __name__ == "__main__":
-    np.savez_compressed(SHIPPED, **build())
+    built = build()
+    np.savez_compressed(
+        SHIPPED, shuffled=built["shuffled"], bias=built["bias"], floor=built["floor"]
+    )

@@ -1,4 +1,4 @@
-"""The window of a source: half-precision ring, valid bins, detrending, lag covariance, surrogates."""
+"""The window of a source: ring of halves, valid bins, detrending, lag covariance, surrogates."""
 
 from __future__ import annotations
 
@@ -81,6 +81,33 @@ def read_window(r, s):  # type: ignore[no-untyped-def]
 
 
 @njit(cache=True, nogil=True)
+def _strongest_split(x, start, stop):  # type: ignore[no-untyped-def]
+    """Give the largest squared two-sample t of splitting x[start:stop], and where."""
+    size = stop - start
+    middle = 0.0
+    for i in range(start, stop):
+        middle += x[i] / size
+    squares = 0.0
+    for i in range(start, stop):
+        squares += (x[i] - middle) ** 2
+    strongest = 0.0
+    where = start
+    left = 0.0
+    for i in range(start, stop - SEGMENT):
+        left += x[i] - middle
+        a = i + 1 - start
+        between = left * left * size / (a * (size - a))
+        if a < SEGMENT or between < 1e-12:
+            continue
+        within = max(squares - between, 1e-9 * squares)
+        statistic = between * (size - 2) / within
+        if statistic > strongest:
+            strongest = statistic
+            where = i + 1
+    return strongest, where
+
+
+@njit(cache=True, nogil=True)
 def change_points(x, n, threshold, cuts):  # type: ignore[no-untyped-def]
     """Split x[:n] where the means on both sides differ by a two-sample t above the threshold.
 
@@ -96,30 +123,12 @@ def change_points(x, n, threshold, cuts):  # type: ignore[no-untyped-def]
         strongest = threshold * threshold
         where = -1
         for k in range(segments):
-            start, stop = cuts[k], cuts[k + 1]
-            size = stop - start
-            if size < 2 * SEGMENT:
+            if cuts[k + 1] - cuts[k] < 2 * SEGMENT:
                 continue
-            total = 0.0
-            squares = 0.0
-            for i in range(start, stop):
-                total += x[i]
-            middle = total / size
-            for i in range(start, stop):
-                squares += (x[i] - middle) ** 2
-            left = 0.0
-            for i in range(start, stop - SEGMENT):
-                left += x[i] - middle
-                a = i + 1 - start
-                if a < SEGMENT:
-                    continue
-                b = size - a
-                between = left * left * size / (a * b)
-                within = squares - between
-                statistic = between * (size - 2)
-                if statistic > strongest * within and statistic > 1e-12:
-                    strongest = statistic / within if within > 1e-12 * statistic else 1e300
-                    where = i + 1
+            statistic, at = _strongest_split(x, cuts[k], cuts[k + 1])
+            if statistic > strongest:
+                strongest = statistic
+                where = at
         if where < 0:
             break
         k = segments
@@ -174,8 +183,8 @@ def lag_covariance(z, adjacent, rows, alive, s, cov):  # type: ignore[no-untyped
         the number of pairs.
     """
     side = 2 * NODES
-    s.sums[:] = 0.0
-    cov[:, :] = 0.0
+    s.sums.fill(0.0)
+    cov.fill(0.0)
     pairs = 0
     for t in range(1, rows):
         if not adjacent[t]:
@@ -194,11 +203,7 @@ def lag_covariance(z, adjacent, rows, alive, s, cov):  # type: ignore[no-untyped
     for i in range(side):
         for j in range(side):
             cov[i, j] = cov[i, j] / pairs - (s.sums[i] / pairs) * (s.sums[j] / pairs)
-        cov[i, i] += RIDGE
-    for g in range(NODES):
-        if not alive >> g & 1:
-            cov[2 * g, 2 * g] = 1.0
-            cov[2 * g + 1, 2 * g + 1] = 1.0
+        cov[i, i] = cov[i, i] + RIDGE if alive >> (i >> 1) & 1 else 1.0
     return pairs
 
 

@@ -7,7 +7,8 @@ from hypothesis import strategies as st
 
 from pipeline.records import Detections
 from pipeline.reorder import Reorder
-from pipeline.wire import DetectionEntry, Envelope
+from pipeline.wire import Envelope
+from pipeline.wire_results import DetectionEntry
 
 NOTHING_PENDING = {"frames": None, "recordings": None}
 

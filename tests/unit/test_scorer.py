@@ -15,7 +15,8 @@ from pipeline.records import Detections
 from pipeline.score_entries import group
 from pipeline.scorer import AT_REST, Input, PartitionScorer, Result
 from pipeline.scoring.engine import Engine
-from pipeline.wire import DetectionEntry, Envelope, EventEntry
+from pipeline.wire import Envelope, EventEntry
+from pipeline.wire_results import DetectionEntry
 
 T0 = 1_700_000_000_000
 

@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pipeline import wire
+from pipeline import wire, wire_results
 from pipeline.errors import EntryError, Reason
 from pipeline.partition import partition_of
 from pipeline.records import Detections
@@ -162,7 +162,7 @@ BYTES = st.binary(max_size=40) | st.sampled_from(
 @given(st.dictionaries(FIELD_NAMES | st.binary(max_size=8), BYTES, max_size=8))
 def test_whatever_comes_only_entry_errors_are_raised(fields: dict[bytes, bytes]) -> None:
     """Random fields are read or refused; nothing else can happen."""
-    for read in (wire.read_event, wire.read_frame, wire.read_detection):
+    for read in (wire.read_event, wire.read_frame, wire_results.read_detection):
         with suppress(EntryError):
             assert read(ID, fields, HERE, P).envelope.source == SOURCE
 
@@ -199,39 +199,39 @@ def test_detections_survive_the_wire(found: list[tuple[int, float, float]]) -> N
     frame = wire.read_frame(ID, FRAME | {b"meta": msgpack.packb({"a": 1})}, HERE, P)
     facts = {"model": "m@0", "width": 640, "height": 480, "cached": False, "timing": {}}
 
-    flat = wire.detection_fields(frame, "frames", detections, labels, facts)
+    flat = wire_results.detection_fields(frame, "frames", detections, labels, facts)
     fields = {
         str(name).encode(): value if isinstance(value, bytes) else str(value).encode()
         for name, value in zip(flat[::2], flat[1::2], strict=True)
     }
-    entry = wire.read_detection(b"1700000000100-0", fields, HERE, P)
+    entry = wire_results.read_detection(b"1700000000100-0", fields, HERE, P)
 
     assert entry.frame == ID
     assert entry.labels == tuple(labels[k] for k, _, _ in found)
     np.testing.assert_allclose(entry.detections.xyxy, detections.xyxy, atol=0.006)
     np.testing.assert_allclose(entry.detections.confidence, detections.confidence, atol=1e-4)
     assert entry.envelope.meta == msgpack.packb({"a": 1})
-    assert wire.read_result(fields)["meta"] == {"a": 1}
+    assert wire_results.read_result(fields)["meta"] == {"a": 1}
 
 
 def test_an_unknown_version_of_a_result_is_refused() -> None:
     """Detections written by a later contract are `bad_version`."""
     with pytest.raises(EntryError) as caught:
-        wire.read_detection(ID, FRAME | {b"v": b"9"}, HERE, P)
+        wire_results.read_detection(ID, FRAME | {b"v": b"9"}, HERE, P)
 
     assert caught.value.reason is Reason.BAD_VERSION
 
 
 def test_labels_are_counted_most_frequent_first() -> None:
     """`car:3,person:1`."""
-    assert wire.count_labels(["car", "person", "car", "car"]) == "car:3,person:1"
-    assert wire.count_labels([]) == ""
+    assert wire_results.count_labels(["car", "person", "car", "car"]) == "car:3,person:1"
+    assert wire_results.count_labels([]) == ""
 
 
 def test_a_large_dead_letter_keeps_sizes_and_a_digest() -> None:
     """Over 1 MiB the image itself is not kept."""
     fields = FRAME | {b"image": b"x" * (2**20 + 1)}
-    flat = wire.dead_fields("frames", ID, fields, EntryError(Reason.UNDECODABLE, "no"), 2)
+    flat = wire_results.dead_fields("frames", ID, fields, EntryError(Reason.UNDECODABLE, "no"), 2)
     letter = dict(zip(flat[::2], flat[1::2], strict=True))
 
     entry = msgpack.unpackb(letter["entry"])

@@ -16,7 +16,15 @@ from pipeline import checkpoint
 from pipeline.checkpoint import load_network
 from pipeline.errors import DependencyError, SettingsError
 from pipeline.exports import export_name, onnx_of
-from pipeline.runtimes import ModelSpec, Runtime, _opener, choose_device, in_chunks, open_runtime
+from pipeline.runtimes import (
+    ModelSpec,
+    Runtime,
+    _opener,
+    choose_device,
+    in_chunks,
+    join,
+    open_runtime,
+)
 from pipeline.weights import Kind, Weights, find_weights
 
 
@@ -114,12 +122,23 @@ def test_a_network_of_fixed_batch_takes_any_number() -> None:
         chunk: np.ndarray[tuple[int, ...], np.dtype[np.uint8]],
     ) -> np.ndarray[tuple[int, ...], np.dtype[np.float32]]:
         seen.append(len(chunk))
-        return chunk[:, 0, 0, :1].astype(np.float32)
+        return chunk[:, :1, :1, 0].astype(np.float32)
 
     batch = a_batch(5)
 
-    assert in_chunks(run, batch, 2).tolist() == batch[:, 0, 0, :1].tolist()
+    assert in_chunks(run, batch, 2).tolist() == batch[:, :1, :1, 0].tolist()
     assert seen == [2, 2, 2]
+
+
+def test_flat_outputs_are_joined_by_picture() -> None:
+    """A part numbers its own pictures from 0; rows of padding go."""
+    first = np.array([[0, 1, 2, 3, 4, 0, 0.9], [1, 1, 2, 3, 4, 0, 0.8]], np.float32)
+    second = np.array([[0, 5, 6, 7, 8, 0, 0.7], [1, 5, 6, 7, 8, 0, 0.6]], np.float32)
+
+    found = join([first, second], [2, 1])
+
+    assert found[:, 0].tolist() == [0, 1, 2]
+    assert found[2, 1:5].tolist() == [5, 6, 7, 8]
 
 
 def test_workers_that_start_together_make_one_export(

@@ -1,0 +1,131 @@
+"""Lagged correlation: planted lags, sign convention, p-values, Benjamini-Hochberg."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+from scipy import stats
+from scoring_inputs import bins, independent
+
+from pipeline.scoring.channels import VISION
+from pipeline.scoring.correlation import effective, survivors
+from pipeline.scoring.engine import Engine
+from pipeline.scoring.parameters import LAGS
+from pipeline.scoring.state import ROW
+
+Floats = NDArray[np.float64]
+
+
+def planted(rng: np.random.Generator, count: int, lag: int) -> Floats:
+    """Let channel 8 (an event node) follow channel 0 (a vision node) by some bins."""
+    values = independent(rng, count + 20)
+    drive = rng.standard_normal(count + 20)
+    values[:, 0] = rng.poisson(np.exp(1.5 + 0.9 * drive))
+    values[:, 8] = rng.poisson(np.exp(1.5 + 0.9 * np.roll(drive, lag)))
+    values[:, [1, 9]] = 0
+    return values[20:]
+
+
+@pytest.mark.parametrize("lag", [3, -2, 0])
+def test_planted_lag(lag: int) -> None:
+    """The peak of the planted pair lies at its lag, positive when the event follows; r as NumPy's.
+
+    A pair that has nothing to do with it stays small.
+    """
+    values = planted(np.random.default_rng(1), 900, lag)
+    engine = Engine()
+    slot = engine.slot("a")
+    engine.step(bins(engine, slot, values))
+
+    rho = np.array(engine._rows[slot]["cross"]) / np.sqrt(
+        engine._rows[slot]["auto"][0, 0] * engine._rows[slot]["auto"][0, 4]
+    )
+    peak = int(np.argmax(np.abs(rho[:, 0, 0]))) - LAGS
+    late = np.log1p(values[-511:])
+    a, b = late[20:-20, 0], late[20 + lag : len(late) - 20 + lag, 8]
+
+    assert peak == lag
+    assert rho[LAGS + lag, 0, 0] == pytest.approx(np.corrcoef(a, b)[0, 1], abs=0.06)
+    assert np.abs(rho[:, 1:, 1:]).max() < 0.25
+
+
+def test_correlation_tracks_numpy() -> None:
+    """With the same exponential weights NumPy finds the same r within .03."""
+    lag, count = 3, 900
+    values = planted(np.random.default_rng(2), count, lag)
+    engine = Engine()
+    engine.step(bins(engine, engine.slot("a"), values))
+    row = engine._rows[0]
+
+    x, y = np.log1p(values[: count - lag, 0]), np.log1p(values[lag:, 8])
+    weights = (1 - 1 / 256) ** np.arange(len(x))[::-1]
+    cov = np.cov(x, y, aweights=weights)
+
+    found = row["cross"][LAGS + lag, 0, 0] / np.sqrt(row["auto"][0, 0] * row["auto"][0, 4])
+    assert found == pytest.approx(cov[0, 1] / np.sqrt(cov[0, 0] * cov[1, 1]), abs=0.03)
+
+
+def test_data_and_report_name_the_pair() -> None:
+    """Entries carry the strongest surviving pair by node names; the report adds p and bits."""
+    engine = Engine()
+    slot = engine.slot("a")
+    values = planted(np.random.default_rng(3), 700, 3)
+    batch = bins(engine, slot, values)
+    engine.step(batch)
+    engine._assignments[slot] = engine._assignments[slot].with_frames()
+    engine.encode_event(slot, dict.fromkeys([f"e{k}" for k in range(8)], 1.0))
+
+    pair = engine.data(slot, engine.snapshot(slot))["correlation"]["pair"]
+    first = engine.report(slot)["pairs"][0]
+
+    assert pair["vision"] == "people"
+    assert pair["event"] == "e0+e4"
+    assert pair["lag_ms"] == first["lag_ms"] == 750
+    assert pair["r"] > 0.5
+    assert first["significant"]
+    assert first["p"] < 1e-6
+    assert first["bits"] == pytest.approx(-0.5 * np.log2(1 - first["r"] ** 2))
+    assert VISION[0] == "vision.people"
+
+
+def test_independent_pairs_do_not_survive() -> None:
+    """Over many independent sources hardly any reports a correlation at 5 % false discovery."""
+    engine = Engine()
+    found = 0
+    for k in range(40):
+        slot = engine.slot(f"s{k}")
+        engine.step(bins(engine, slot, independent(np.random.default_rng(k), 520)))
+        found += engine._rows[slot]["pair_correlation"] != 0
+
+    assert found <= 6
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_benjamini_hochberg(seed: int) -> None:
+    """The set rejected is SciPy's."""
+    rng = np.random.default_rng(seed)
+    p = np.where(rng.random(272) < 0.2, rng.random(272) * 1e-3, rng.random(272)).reshape(17, 4, 4)
+
+    limit = survivors(p, 0.05)
+
+    expected = stats.false_discovery_control(p.ravel()) <= 0.05
+    assert ((p.ravel() <= limit) == expected).all()
+
+
+def test_nothing_survives_uniform_p() -> None:
+    """Without small p-values nothing is rejected."""
+    assert survivors(np.full((17, 8), 0.5), 0.05) == -1
+
+
+def test_effective_size() -> None:
+    """Bartlett: two AR(1) of phi leave n (1 - phi^2) / (1 + phi^2); white noise leaves n."""
+    auto = np.zeros(1, ROW)[0]["auto"].astype(np.float32)
+    phi = 0.8
+    auto[:, 0] = auto[:, 1] = phi ** np.arange(LAGS + 1)
+    auto[0, 2] = 1
+
+    assert effective(auto, 0, 1, 500.0) == pytest.approx(
+        500 * (1 - phi**2) / (1 + phi**2), rel=1e-3
+    )
+    assert effective(auto, 0, 2, 500.0) == 500

@@ -1,0 +1,1 @@
+"""How the demo's model was trained."""
