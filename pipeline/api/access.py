@@ -9,6 +9,7 @@ import secrets
 from collections import OrderedDict
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 from time import monotonic
 
@@ -30,6 +31,7 @@ _LOOPBACK_NAMES = ("localhost", "localhost.localdomain")
 _LONGEST_KEY = 512
 
 
+@lru_cache(maxsize=1024)
 def is_loopback(host: str) -> bool:
     """Tell whether a host name or address is this machine's own."""
     try:
@@ -129,6 +131,9 @@ class Asking:
     by: str
 
 
+NOBODY_ASKED = Asking(ANYBODY, "nothing")
+
+
 class Access:
     """Tells who asks. Sessions are kept in Redis, so that any process knows them.
 
@@ -148,7 +153,7 @@ class Access:
             DependencyError: the session is not known here, and Redis is away.
         """
         if not self.keys.are_set:
-            return Asking(ANYBODY, "nothing")
+            return NOBODY_ASKED
         if authorization is not None:
             scheme, _, key = authorization.partition(" ")
             known = scheme.lower() == "bearer" and len(key) <= _LONGEST_KEY

@@ -38,7 +38,7 @@ def guarded_app(service: Service) -> Guard:
     app = make_app()
     app.state.service = service
     app.openapi()  # now, not while others wait for their answers
-    return Guard(app, service.access, service.rates)
+    return Guard(app, service.access, service.rates, reads.state_shortcut(app))
 
 
 def _version() -> str:

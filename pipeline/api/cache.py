@@ -34,22 +34,30 @@ class State:
     Attributes:
         body: its JSON; None if there is no such source.
         tag: its ETag.
+        headers: of the answer with that body.
         read_s: when it was read, monotonic.
         asked_s: when it was last asked for, monotonic.
     """
 
     body: bytes | None
     tag: str
+    headers: list[tuple[bytes, bytes]]
     values: dict[str, Any]
     read_s: float
     asked_s: float
 
 
 class States:
-    """The newest states of the sources that are asked for, kept fresh while they are."""
+    """The newest states of the sources that are asked for, kept fresh while they are.
 
-    def __init__(self, store: Store) -> None:
+    Args:
+        store: where they are.
+        headers: that every answer has.
+    """
+
+    def __init__(self, store: Store, headers: Sequence[tuple[bytes, bytes]]) -> None:
         self._store = store
+        self._headers = headers
         self._states: dict[str, State] = {}
         self._touched: set[str] = set()
         self._wanted: dict[str, asyncio.Future[State]] = {}
@@ -101,7 +109,8 @@ class States:
         """Read what is asked for at once, what has changed soon, and the rest now and then."""
         while True:
             with suppress(TimeoutError):
-                await asyncio.wait_for(self._wake.wait(), REFRESH_S)
+                async with asyncio.timeout(REFRESH_S):
+                    await self._wake.wait()
             self._wake.clear()
             sources = [*self._wanted, *self._stale()]
             for first in range(0, len(sources), _A_TRIP):
@@ -150,7 +159,13 @@ class States:
         body = encode(values) if values else None
         tag, held = tag_of(body or b""), self._states.get(source)
         asked_s = held.asked_s if held is not None and not is_asked else monotonic()
-        state = State(body, tag, values, read_s, asked_s)
+        headers = [
+            (b"content-type", b"application/json"),
+            (b"content-length", b"%d" % len(body or b"")),
+            (b"etag", tag.encode()),
+            *self._headers,
+        ]
+        state = State(body, tag, headers, values, read_s, asked_s)
         if held is not None or (is_asked and len(self._states) < MOST_STATES):
             self._states[source] = state
         return state

@@ -23,6 +23,7 @@ from pipeline.stream import Store
 log = get_logger()
 
 MOST_FPS = 10
+STILL_S = 5.0
 SETTLE_S = 0.15
 KEPT = 256
 GOOD_S = 30.0
@@ -125,7 +126,8 @@ class Frames:
                 if pause_s > 0:
                     await asyncio.sleep(pause_s)
                 try:
-                    await asyncio.wait_for(easel.changed.wait(), 5.0)
+                    async with asyncio.timeout(STILL_S):
+                        await easel.changed.wait()
                 except TimeoutError:
                     if drawn is None or last is None:
                         continue

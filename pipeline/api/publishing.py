@@ -13,11 +13,11 @@ from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from pipeline.admission import Admission, Bounds
+from pipeline.admission import Admission
 from pipeline.api.encoding import decode
 from pipeline.api.problems import Problem
 from pipeline.errors import DependencyError, EntryError, FullError, Reason
-from pipeline.outgoing import Draft, Event, Frame, draft_event, draft_frame
+from pipeline.outgoing import Draft, Event, Frame, Place, draft_event, draft_frame
 from pipeline.settings import StreamSettings
 from pipeline.stream import Argument, Store
 
@@ -39,13 +39,10 @@ class Publishing:
     """
 
     def __init__(self, store: Store, streams: StreamSettings) -> None:
-        bounds = {
-            "recordings": Bounds(streams.recordings_max_entries, streams.recordings_max_bytes),
-            "events": Bounds(streams.events_max_entries),
-        }
         self._store = store
-        self._admission = Admission(store, bounds, hold_s=0.0)
-        self._turns: dict[tuple[str, int], asyncio.Lock] = defaultdict(asyncio.Lock)
+        # a request enters and is committed within one turn of its place: nothing is left unsent
+        self._admission = Admission(store, streams, 0.0, lambda _place: (0, 0))
+        self._turns: dict[Place, asyncio.Lock] = defaultdict(asyncio.Lock)
         self._producer = secrets.token_hex(8)
         self._numbers: dict[tuple[str, str], int] = defaultdict(int)
         self._ahead_ms = 0
@@ -106,11 +103,10 @@ class Publishing:
 
     async def _add(self, drafts: Sequence[Draft]) -> list[str]:
         """Add entries of one source and stream, in the order of their numbers."""
-        place = drafts[0].stream, drafts[0].partition
-        for draft in drafts:
-            await self._admission.enter(draft)
         try:
-            async with asyncio.timeout(_ANSWER_S), self._turns[place]:
+            async with asyncio.timeout(_ANSWER_S), self._turns[drafts[0].place]:
+                for draft in drafts:
+                    await self._admission.enter(draft)
                 return await self._commit([self._command(draft) for draft in drafts])
         except TimeoutError as error:
             raise DependencyError(f"Redis: no answer within {_ANSWER_S:g} s") from error

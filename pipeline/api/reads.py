@@ -6,12 +6,13 @@ from collections.abc import Iterable
 from itertools import islice
 from typing import Annotated, Any
 
-from fastapi import APIRouter, Header, Path, Query, Request, Response
+from fastapi import APIRouter, FastAPI, Header, Path, Query, Request, Response
+from fastapi.routing import APIRoute
 
 from pipeline import metrics
 from pipeline.api import schemas
 from pipeline.api.encoding import encode, tag_of
-from pipeline.api.guard import GuardedRoute, caller_of
+from pipeline.api.guard import GuardedRoute, Scope, Send, Shortcut, caller_of
 from pipeline.api.held import Item
 from pipeline.api.problems import Problem, declare
 from pipeline.api.service import Service
@@ -61,6 +62,32 @@ def ok(model: Any, *statuses: int) -> dict[int | str, dict[str, Any]]:
     return {200: {"model": model, "headers": says}, **declare(*statuses)}
 
 
+def state_shortcut(app: FastAPI) -> Shortcut:
+    """Give what answers reads of states that are there, to those who may, past the framework."""
+    service: Service = app.state.service
+    routes = (each for each in router.routes if isinstance(each, APIRoute))
+    route = next(each for each in routes if each.path == _STATE)
+    before, after = _STATE.split("{source}")
+
+    async def answer_state(scope: Scope, send: Send) -> tuple[APIRoute, int] | None:
+        path = scope["path"]
+        is_state = path.startswith(before) and path.endswith(after)
+        if not is_state or scope["type"] != "http" or scope["method"] != "GET":
+            return None
+        source, caller = path[len(before) : -len(after)], scope["asking"].caller
+        if not is_source(source) or caller is None or not caller.may("read", source):
+            return None
+        state = await service.states.get(source)
+        if state.body is None or any(name == b"if-none-match" for name, _ in scope["headers"]):
+            return None
+        await send({"type": "http.response.start", "status": 200, "headers": state.headers})
+        await send({"type": "http.response.body", "body": state.body})
+        return route, 200
+
+    return answer_state
+
+
+_STATE = "/v1/sources/{source}/state"
 _STATE_DOC: dict[str, Any] = {
     "x-role": "read",
     "x-plain": True,
@@ -84,9 +111,7 @@ _STATE_DOC: dict[str, Any] = {
 }
 
 
-@router.get(
-    "/v1/sources/{source}/state", responses=ok(schemas.State, 304, 404), openapi_extra=_STATE_DOC
-)
+@router.get(_STATE, responses=ok(schemas.State, 304, 404), openapi_extra=_STATE_DOC)
 async def read_state(request: Request) -> Response:
     """The cached state of a source, from memory."""
     source = request.path_params["source"]

@@ -82,7 +82,8 @@ class Replay:
         async with aclosing(results):
             while left:
                 try:
-                    result = await asyncio.wait_for(anext(results), _NO_PROGRESS_S)
+                    async with asyncio.timeout(_NO_PROGRESS_S):
+                        result = await anext(results)
                 except (TimeoutError, StopAsyncIteration):
                     return  # the rest was removed: the feed tells of it
                 stream = int(result.id[1:4]), KINDS.index(result.kind)
@@ -139,7 +140,7 @@ class Replay:
                 ordinal -= 1
                 if fields.get(b"source") != name:
                     continue
-                result = read_entry(stream, entry_id, fields, 0)
+                result = read_entry(stream, entry_id, fields)
                 if result is not None:
                     found.append(make_item(result, stream, at))
             if len(page) < PAGE:
@@ -161,7 +162,7 @@ class Replay:
             for entry_id, fields in page:
                 ms, _, seq = entry_id.partition(b"-")
                 at = int(ms), int(seq), at[2] + 1
-                result = fields.get(b"source") == name and read_entry(stream, entry_id, fields, 0)
+                result = fields.get(b"source") == name and read_entry(stream, entry_id, fields)
                 if result:
                     found.append(make_item(result, stream, at))
                     if len(found) == limit:

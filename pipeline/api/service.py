@@ -14,6 +14,7 @@ from pipeline.api.cache import Cached, States
 from pipeline.api.encoding import encode, tag_of
 from pipeline.api.feed import Feed
 from pipeline.api.frames import Frames
+from pipeline.api.guard import DATA_HEADERS
 from pipeline.api.publishing import Publishing
 from pipeline.api.replay import Replay
 from pipeline.errors import DependencyError
@@ -71,7 +72,7 @@ async def open_service(
 ) -> AsyncIterator[Service]:
     """Start following, and give what routes need; ends all of it afterwards."""
     followers = Followers(store)
-    states = States(store)
+    states = States(store, DATA_HEADERS)
     feed = Feed(followers, store.keys)
     replay = Replay(store, followers, feed)
     frames = Frames(store, feed, replay.look_up)
@@ -122,7 +123,8 @@ async def _watch(service: Service) -> None:
             if not service.stopping.is_set():
                 service.health.ready()
         with suppress(TimeoutError):
-            await asyncio.wait_for(service.stopping.wait(), CHECK_S)
+            async with asyncio.timeout(CHECK_S):
+                await service.stopping.wait()
             return
 
 
