@@ -4,7 +4,15 @@ from __future__ import annotations
 
 import asyncio
 import random
-from collections.abc import AsyncGenerator, Awaitable, Callable, Iterable, Mapping, Sequence
+from collections.abc import (
+    AsyncGenerator,
+    Awaitable,
+    Callable,
+    Collection,
+    Iterable,
+    Mapping,
+    Sequence,
+)
 from dataclasses import dataclass, replace
 from typing import Any, TypeVar
 
@@ -19,6 +27,7 @@ log = get_logger()
 OLDEST = "0"
 _COUNT = 256
 _PAUSE_S = (0.1, 2.0)
+_CANCEL_S = 0.1
 
 T = TypeVar("T")
 
@@ -127,12 +136,18 @@ class _Inlet:
 
     async def close(self) -> None:
         """End reading, and the iteration of a follower that is waiting."""
-        for task in self._tasks:
-            task.cancel()
-        await asyncio.gather(*self._tasks, return_exceptions=True)
+        await end_tasks(self._tasks)
         while not self.arrived.empty():
             self.arrived.get_nowait()
         self.arrived.put_nowait(None)
+
+
+async def end_tasks(tasks: Collection[asyncio.Task[Any]]) -> None:
+    """Cancel tasks until they have ended: redis-py loses a cancellation while it connects."""
+    while left := [task for task in tasks if not task.done()]:
+        for task in left:
+            task.cancel()
+        await asyncio.wait(left, timeout=_CANCEL_S)
 
 
 async def _start(

@@ -28,6 +28,7 @@ from pipeline.api.problems import RETRY_S, Problem, as_problem, declare
 from pipeline.api.reads import LONGEST_CURSOR, READ, Source, service_of
 from pipeline.api.service import Service
 from pipeline.errors import PercipioError
+from pipeline.follow import end_tasks
 from pipeline.partition import is_source
 from pipeline.results import KINDS, Kind, Position, Stream
 
@@ -144,9 +145,7 @@ class _LiveResponse(Response):
             try:
                 await asyncio.wait((sending, leaving), return_when=asyncio.FIRST_COMPLETED)
             finally:
-                leaving.cancel()
-                sending.cancel()
-                await asyncio.gather(sending, leaving, return_exceptions=True)
+                await end_tasks((sending, leaving))
         if not sending.cancelled():
             sending.result()
             await send({"type": "http.response.body", "body": b"", "more_body": False})
@@ -292,8 +291,7 @@ async def _serve_socket(service: Service, wish: Wish, socket: WebSocket) -> None
             if not leaving.done():
                 await socket.close(1001)
         finally:
-            leaving.cancel()
-            await asyncio.gather(leaving, return_exceptions=True)
+            await end_tasks((leaving,))
 
 
 def _messages(service: Service, part: list[Item | Gap]) -> list[str]:

@@ -18,7 +18,7 @@ from pipeline.api.guard import DATA_HEADERS
 from pipeline.api.publishing import Publishing
 from pipeline.api.replay import Replay
 from pipeline.errors import DependencyError
-from pipeline.follow import Followers
+from pipeline.follow import Followers, end_tasks
 from pipeline.health import Health
 from pipeline.ledger import read_status
 from pipeline.log import get_logger
@@ -102,8 +102,7 @@ async def open_service(
         finally:
             service.stop()
             await followers.close()
-            for task in tasks:
-                task.cancel()
+            await end_tasks(tasks)
 
 
 async def _watch(service: Service) -> None:
