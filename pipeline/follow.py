@@ -12,6 +12,7 @@ from pipeline.errors import DependencyError, SettingsError
 from pipeline.log import get_logger
 from pipeline.results import KINDS, Kind, Position, Result, Stream, read_cursor, read_entry
 from pipeline.stream import BLOCK_MS, Argument, Store
+from pipeline.tasks import end_tasks
 from pipeline.wire import Fields, id_key
 
 log = get_logger()
@@ -120,9 +121,7 @@ class _Inlet:
 
     async def close(self) -> None:
         """End reading, and the iteration of a follower that is waiting."""
-        for task in self._tasks:
-            task.cancel()
-        await asyncio.gather(*self._tasks, return_exceptions=True)
+        await end_tasks(self._tasks)
         while not self.arrived.empty():
             self.arrived.get_nowait()
         self.arrived.put_nowait(None)
