@@ -237,5 +237,5 @@ async def at_rate(action: Callable[[int], Awaitable[object]], per_s: float, seco
 
 async def _until(check: Callable[[], bool], timeout_s: float) -> None:
     ends_s = perf_counter() + timeout_s
-    while not check() and perf_counter() < ends_s:
+    while not check() and perf_counter() < ends_s:  # noqa: ASYNC110
         await asyncio.sleep(0.01)
