@@ -62,7 +62,10 @@ class Cluster:
     def connect(self) -> RedisCluster:
         """A publisher's client."""
         return RedisCluster(
-            startup_nodes=[ClusterNode("127.0.0.1", node.port) for node in self.nodes],
+            startup_nodes=[
+                ClusterNode("127.0.0.1", node.port)  # type: ignore[no-untyped-call]
+                for node in self.nodes
+            ],
             protocol=2,
             socket_timeout=3,
             socket_connect_timeout=3,
@@ -89,6 +92,44 @@ class Cluster:
                     if client.info("replication").get("master_port") == primary.port:
                         return node
         raise AssertionError("no replica")
+
+    def break_link(self, primary: Server) -> None:
+        """Let a primary's replica fall behind: what is acknowledged from now on, it has not."""
+        replica = self.replica_of(primary)
+        with replica.client as client:
+            client.config_set("masterauth", "wrong")
+        with primary.client as client:
+            client.execute_command("CLIENT KILL", "TYPE", "replica")
+
+    def mend_links(self) -> None:
+        """Undo `break_link`."""
+        for node in self.nodes:
+            if node.process is not None:
+                with node.client as client:
+                    client.config_set("masterauth", "")
+
+    def move_slot(self, slot: int) -> None:
+        """Move a slot to another primary, key by key, as resharding does."""
+        primaries = {self._id(node): node for node in self.primaries()}
+        with self.connect() as client:
+            owner = client.nodes_manager.get_node_from_slot(slot)
+        source_id = next(i for i, node in primaries.items() if node.port == owner.port)
+        target_id = next(i for i in primaries if i != source_id)
+        source, target = primaries[source_id], primaries[target_id]
+        with source.client as old, target.client as new:
+            new.execute_command("CLUSTER SETSLOT", slot, "IMPORTING", source_id)
+            old.execute_command("CLUSTER SETSLOT", slot, "MIGRATING", target_id)
+            while keys := old.execute_command("CLUSTER GETKEYSINSLOT", slot, 2):
+                place = ("127.0.0.1", target.port, "", 0, 5000, "REPLACE", "KEYS")
+                old.execute_command("MIGRATE", *place, *keys)
+                time.sleep(0.02)
+            for node in (new, old):
+                node.execute_command("CLUSTER SETSLOT", slot, "NODE", target_id)
+
+    def _id(self, node: Server) -> str:
+        with node.client as client:
+            answer = client.execute_command("CLUSTER MYID")
+        return answer.decode() if isinstance(answer, bytes) else str(answer)
 
     def wait_until_whole(self, nodes: Sequence[Server] | None = None) -> None:
         """Wait until every living node sees all slots served and its replica in step."""
