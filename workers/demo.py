@@ -38,6 +38,7 @@ START_S = 180.0
 DRAIN_S = 20.0
 TABLE_HZ = 4
 SPARKS = "▁▂▃▄▅▆▇█"
+SPARK_WIDTH = 24
 
 Publish = Callable[[Client, Tally, asyncio.Event], Coroutine[Any, Any, None]]
 
@@ -204,10 +205,14 @@ def _table(tally: Tally) -> Table:
         f"frame to detection: p50 {_ms(frame['p50'])}, p95 {_ms(frame['p95'])}   "
         f"event to score: p50 {_ms(event['p50'])}, p95 {_ms(event['p95'])}"
     )
-    for column in ("source", "level", "", "phase", "tracks", "objects in the newest frame"):
-        table.add_column(column, no_wrap=True, justify="right" if column == "level" else "left")
+    for column, width in (("source", 8), ("level", 5), ("", SPARK_WIDTH), ("phase", 9)):
+        table.add_column(column, no_wrap=True, min_width=width)
+    table.add_column("tracks", no_wrap=True, justify="right")
+    table.add_column("objects in the newest frame", no_wrap=True)
     for name, view in tally.sources.items():
-        sparks = "".join(SPARKS[min(7, int(level * 8))] for level in list(view.levels)[-40:])
+        sparks = "".join(
+            SPARKS[min(7, int(level * 8))] for level in list(view.levels)[-SPARK_WIDTH:]
+        )
         row = (name, f"{view.level:.3f}", sparks, view.phase, str(view.tracks), view.labels)
         table.add_row(*row)
     return table
