@@ -13,7 +13,7 @@ import pytest
 
 from pipeline.api.app import make_app
 from pipeline.api.problems import MEDIA_TYPE
-from tests.conftest import Worker, eventually
+from tests.conftest import Worker
 
 OPENAPI = make_app().openapi()
 CALLS = [
