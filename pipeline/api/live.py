@@ -25,7 +25,7 @@ from pipeline.api.guard import (
 from pipeline.api.held import Item, write_message
 from pipeline.api.keys import Caller
 from pipeline.api.problems import RETRY_S, Problem, as_problem, declare
-from pipeline.api.reads import LONGEST_CURSOR, READ, Source, service_of
+from pipeline.api.reads import CURSOR, LONGEST_CURSOR, READ, Source, service_of
 from pipeline.api.service import Service
 from pipeline.errors import PercipioError
 from pipeline.partition import is_source
@@ -216,7 +216,9 @@ async def follow(
     request: Request,
     sources: SourceFilter = None,
     kinds: KindFilter = None,
-    after: Annotated[str | None, Query(max_length=LONGEST_CURSOR, description="Cursor.")] = None,
+    after: Annotated[
+        str | None, Query(max_length=LONGEST_CURSOR, pattern=CURSOR, description="Cursor.")
+    ] = None,
     last_event_id: Annotated[
         str | None, Header(description="Cursor of the last event; goes before `after`.")
     ] = None,

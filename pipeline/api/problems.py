@@ -109,16 +109,20 @@ def answer_with_problems(app: FastAPI) -> None:
     app.add_exception_handler(Exception, _answer)
 
 
+_ALWAYS = (400, 401, 403, 408, 422, 429, 431, 500, 503)
 _SAYS = {
     304: "what the ETag names is still the newest",
+    400: "no HTTP, or its body broke off",
     401: "no key, or none that is known",
     403: "the key does not allow this, or the request came from a foreign page",
     404: "no such thing",
+    408: "the request did not come in time",
     409: "somebody else was faster, or it cannot be done",
     413: "too large",
     415: "not a type that is taken",
     422: "something breaks a rule; `errors` names every part that does",
     429: "too many requests",
+    431: "too long an address, or headers",
     503: "no room, or something is away; Retry-After says when to try again",
 }
 _SCHEMA = {"$ref": "#/components/schemas/Problem"}
@@ -145,7 +149,7 @@ SCHEMA: dict[str, Any] = {
 def declare(*statuses: int) -> dict[int | str, dict[str, Any]]:
     """Declare the problems of a route for the OpenAPI."""
     declared: dict[int | str, dict[str, Any]] = {}
-    for status in sorted({*statuses, 401, 403, 422, 429, 500, 503}):
+    for status in sorted({*statuses, *_ALWAYS}):
         says = _SAYS.get(status, "this should not have happened")
         declared[status] = {"description": says}
         if status != 304:

@@ -107,7 +107,8 @@ class Publishing:
             async with asyncio.timeout(_ANSWER_S), self._turns[drafts[0].place]:
                 for draft in drafts:
                     await self._admission.enter(draft)
-                return await self._commit([self._command(draft) for draft in drafts])
+                key = getattr(self._store.keys.of(drafts[0].partition), drafts[0].stream)
+                return await self._commit([self._command(key, draft) for draft in drafts])
         except TimeoutError as error:
             raise DependencyError(f"Redis: no answer within {_ANSWER_S:g} s") from error
 
@@ -122,14 +123,13 @@ class Publishing:
                     raise
             await asyncio.sleep(_PAUSE_S)
 
-    def _command(self, draft: Draft) -> tuple[Argument, ...]:
+    def _command(self, key: str, draft: Draft) -> tuple[Argument, ...]:
         place = draft.source, draft.stream
         if place not in self._numbers and len(self._numbers) >= _NUMBERED:
             self._numbers.clear()
             self._producer = secrets.token_hex(8)
         seq = self._numbers[place]
         self._numbers[place] += 1
-        key = getattr(self._store.keys.of(draft.partition), draft.stream)
         producer = f"{self._producer}-{draft.stream}"
         return ("XADD", key, "*", *draft.fields, "seq", seq, "producer", producer)
 

@@ -20,7 +20,8 @@ from pipeline.partition import is_source, partition_of
 from pipeline.results import KINDS, Kind, write_cursor
 
 SOURCE = r"^[A-Za-z0-9._:-]{1,128}$"
-LONGEST_CURSOR = 60_000
+LONGEST_CURSOR = 30_000
+CURSOR = r"^[A-Za-z0-9_-]+$"
 JSON = "application/json"
 
 Source = Annotated[
@@ -32,7 +33,11 @@ IfNoneMatch = Annotated[
 Limit = Annotated[int, Query(ge=1, le=1000, description="At most so many.")]
 After = Annotated[
     str | None,
-    Query(max_length=LONGEST_CURSOR, description="Cursor of an earlier answer; results after it."),
+    Query(
+        max_length=LONGEST_CURSOR,
+        pattern=CURSOR,
+        description="Cursor of an earlier answer; results after it.",
+    ),
 ]
 
 router = APIRouter(route_class=GuardedRoute, tags=["read"])

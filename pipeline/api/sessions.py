@@ -31,7 +31,7 @@ _SESSION: dict[int | str, dict[str, Any]] = {200: {"model": schemas.Session}}
 
 @router.post(
     "/v1/session",
-    responses={**_SESSION, **declare(400, 408, 413, 415)},
+    responses={**_SESSION, **declare(413, 415)},
     openapi_extra=_SESSION_DOC,
 )
 async def sign_in(request: Request) -> Response:

@@ -38,7 +38,7 @@ _FRAME_DOC = body_doc("The picture.", dict.fromkeys(IMAGES, _BINARY), "publish")
 @router.post(
     "/v1/sources/{source}/frames",
     status_code=202,
-    responses={202: {"model": schemas.Published}, **declare(400, 408, 413, 415)},
+    responses={202: {"model": schemas.Published}, **declare(413, 415)},
     openapi_extra=_FRAME_DOC,
 )
 async def publish_frame(
@@ -60,6 +60,7 @@ async def publish_frame(
     return Response(encode({"stream": stream, "id": f"{tag}/{entry_id}"}), 202, media_type=JSON)
 
 
+_TRACE = "^[0-9a-f]{2}-[0-9a-f]{32}-[0-9a-f]{16}-[0-9a-f]{2}$"
 _EVENT: dict[str, Any] = {
     "type": "object",
     "additionalProperties": False,
@@ -67,12 +68,17 @@ _EVENT: dict[str, Any] = {
         "values": {
             "type": "object",
             "description": "channel -> finite number",
-            "additionalProperties": {"type": "number"},
+            "propertyNames": {"pattern": "^[A-Za-z0-9._:-]{1,64}$"},
+            "additionalProperties": {"type": "number", "minimum": -(2**53), "maximum": 2**53},
         },
-        "ts": {"type": "integer", "description": "Unix ms"},
+        "ts": {
+            "type": "integer",
+            "minimum": 0,
+            "description": "Unix ms; at most a minute ahead",
+        },
         "kind": {"type": "string", "minLength": 1, "maxLength": 64},
         "meta": {"type": "object", "description": "at most 4 KiB, echoed in results"},
-        "traceparent": {"type": "string", "description": "W3C trace context"},
+        "traceparent": {"type": "string", "pattern": _TRACE, "description": "W3C trace context"},
     },
     "example": {"values": {"motion": 0.8, "sound": 0.1}},
 }
@@ -91,7 +97,7 @@ _EVENTS_DOC = body_doc(
 @router.post(
     "/v1/sources/{source}/events",
     status_code=202,
-    responses={202: {"model": schemas.Accepted}, **declare(400, 408, 413, 415)},
+    responses={202: {"model": schemas.Accepted}, **declare(413, 415)},
     openapi_extra=_EVENTS_DOC,
 )
 async def publish_events(request: Request, source: Source) -> Response:
