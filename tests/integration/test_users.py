@@ -22,7 +22,7 @@ USERS = Path(__file__).parents[2] / "deploy" / "users.acl"
 KEYS = Keys(partitions=1)
 NAMES = KEYS.of(0)
 EVENT = {"source": "a", "channel": "motion", "value": "0.5"}
-DENIED = {
+DENIED: dict[str, list[tuple[str | int, ...]]] = {
     "publisher": [
         ("XRANGE", NAMES.events, "-", "+"),
         ("XTRIM", NAMES.events, "MAXLEN", 0),
