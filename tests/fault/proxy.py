@@ -32,6 +32,7 @@ class Proxy:
     connections: int = 0
     port: int = field(init=False)
     _open: set[socket.socket] = field(default_factory=set)
+    _frozen: set[socket.socket] = field(default_factory=set)
 
     def __post_init__(self) -> None:
         self._dice = random.Random(self.seed)
@@ -61,7 +62,8 @@ class Proxy:
     def _carry(self, source: socket.socket, sink: socket.socket, to_server: bool) -> None:
         with contextlib.suppress(OSError):
             while piece := source.recv(PIECE):
-                if self.is_deaf if to_server else self.is_mute:
+                is_cut_off = self.is_deaf if to_server else self.is_mute
+                if is_cut_off or source in self._frozen:
                     continue
                 if not to_server and self._dice.random() < self.lose_replies:
                     self.losses += 1
@@ -75,6 +77,10 @@ class Proxy:
         with contextlib.suppress(OSError):
             end.shutdown(socket.SHUT_RDWR)
         end.close()
+
+    def freeze_all(self) -> None:
+        """Let the connections there are stay open and silent for ever; new ones work."""
+        self._frozen |= self._open
 
     def cut_all(self) -> None:
         """Reset every connection."""

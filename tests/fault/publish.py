@@ -32,13 +32,15 @@ class Load:
     Attributes:
         streams: names and how many inputs a source sends to each.
         per_s: inputs a second, all sources together; 0 as fast as it goes.
-        poison: command in a frame.
+        poison: command in a frame, or as the kind of an event.
+        apart: every event gets a score entry of its own.
     """
 
     sources: int = 8
     streams: dict[str, int] = field(default_factory=lambda: {"events": 200, "recordings": 50})
     per_s: float = 400.0
     poison: Callable[[Place, int], str] = no_poison
+    apart: bool = False
 
     @property
     def total(self) -> int:
@@ -94,6 +96,8 @@ class Publisher(threading.Thread):
             fields["values"] = msgpack.packb({"a": float(number % 7), "b": float(number % 3)})
             if command := self.load.poison(place, number):
                 fields["kind"] = command
+            if self.load.apart:
+                fields["meta"] = msgpack.packb({})
         else:
             fields["image"] = image_of(number, self.load.poison(place, number))
         key = getattr(self.keys.of_source(source), stream)

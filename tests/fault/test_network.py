@@ -76,12 +76,7 @@ def test_half_open_sockets(far_trial: Trial, proxy: Proxy, table: Table) -> None
     far_trial.wait_until_owned()
     far_trial.publish(Load(streams={"events": 80, "recordings": 30}, per_s=150))
     time.sleep(0.5)
-    old = set(proxy._open)
-    proxy.is_deaf = proxy.is_mute = True
-    time.sleep(0.2)
-    for end in old:
-        end.settimeout(None)
-    proxy.is_deaf = proxy.is_mute = False
+    proxy.freeze_all()
     _finish(far_trial, table, "half-open sockets")
 
 

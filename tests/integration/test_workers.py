@@ -268,7 +268,7 @@ async def owners(streams: Streams, count: int) -> bool:
 
 async def consumers(streams: Streams, source: str, count: int) -> bool:
     info = await streams.group(partition_of(source), "recordings")
-    return info.get("consumers", 0) >= count
+    return bool(info.get("consumers", 0) >= count)
 
 
 async def found_some(streams: Streams, sources: list[str]) -> bool:
