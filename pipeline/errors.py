@@ -45,5 +45,9 @@ class DependencyError(PercipioError):
     exit_code = 3
 
 
+class FullError(DependencyError):
+    """There is no room: Redis is at maxmemory, or a stream at its bound; workers make some."""
+
+
 class FencedError(PercipioError):
     """Another owner has taken the partition: forget what was computed for it."""

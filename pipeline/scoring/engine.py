@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Mapping
+from functools import lru_cache
 from typing import Any
 from zlib import crc32
 
@@ -134,6 +135,12 @@ class Engine:
             EntryError: there is no room for a name, or it is not in the source's channel map, or
                 its value is not finite or negative where that is not valid. Nothing is placed.
         """
+        codes = codes_of(self._assignments[slot])
+        if codes.keys() >= values.keys() and math.isfinite(sum(values.values())):
+            return [codes[name] for name in values], [*values.values()]
+        return self._place_event(slot, values)
+
+    def _place_event(self, slot: int, values: Mapping[str, float]) -> tuple[list[int], list[float]]:
         assignment = self._assignments[slot]
         new = [name for name in values if assignment.channel(name) is None]
         if new:
@@ -234,6 +241,19 @@ class Engine:
     def report(self, slot: int) -> dict[str, Any]:
         """Give everything known of a source, lagged correlations with p-values included."""
         return report_of(self._rows[slot], self.statics(slot, self.snapshot(slot)), self.parameters)
+
+
+@lru_cache(maxsize=4096)
+def codes_of(assignment: Assignment) -> dict[str, int]:
+    """Give the codes of the names that a source has in use and that take any finite value."""
+    fixed = assignment.fixed
+    placed = {name: assignment.channel(name) for name in assignment.names}
+    channels = placed if fixed is None else fixed.channels
+    return {
+        name: channel.place | (MEAN if channel.mean else 0)
+        for name, channel in channels.items()
+        if channel is not None and channel.signed
+    }
 
 
 def is_compiled() -> bool:

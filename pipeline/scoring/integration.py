@@ -7,6 +7,7 @@ Phi_SI(A|B) = h(A) + h(B) - h(A u B) with h(M) = 1/2 ln det Sigma(y_M | x_M), x 
 from __future__ import annotations
 
 import math
+from functools import partial
 
 import numpy as np
 from numba import njit
@@ -21,7 +22,7 @@ _ALL = _SUBSETS - 1
 RIDGE = 1e-3
 
 
-def _lesser(part: int, subset: int) -> int:
+def _lesser(subset: int, part: int) -> int:
     return min(part.bit_count(), (subset ^ part).bit_count())
 
 
@@ -33,14 +34,17 @@ def bipartitions() -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         part that holds the subset's lowest node, cuts that split off least first.
     """
     subsets: list[int] = []
-    starts = [0]
-    parts: list[int] = []
+    starts, parts = [0], list[int]()
     for subset in sorted(range(_SUBSETS), key=int.bit_count, reverse=True):
         if subset.bit_count() < 2:
             break
+        first = len(parts)
         lowest = subset & -subset
-        inside = [m for m in range(1, subset) if m & subset == m and m & lowest]
-        parts += [m for k in range(1, NODES) for m in inside if _lesser(m, subset) == k]
+        part = subset
+        while part := (part - 1) & subset:
+            if part & lowest:
+                parts.append(part)
+        parts[first:] = sorted(parts[first:], key=partial(_lesser, subset))
         subsets.append(subset)
         starts.append(len(parts))
     return (np.array(subsets), np.array(starts), np.array(parts))

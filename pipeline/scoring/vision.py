@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -16,7 +16,8 @@ from pipeline.scoring.channels import VISION
 PEOPLE, VEHICLES, ANIMALS, OBJECTS = 0, 2, 3, 4
 """Vision channels that hold the summed confidence of a kind of object, indices into VISION."""
 _ROUND = (OBJECTS, PEOPLE, VEHICLES, ANIMALS)
-_OWN_BUCKETS = 12
+BUCKETS = 16
+"""Of object classes, for the class surprise."""
 
 _SUPERCATEGORIES: tuple[tuple[int, str], ...] = (
     (PEOPLE, "person"),
@@ -58,25 +59,22 @@ class LabelPlace(NamedTuple):
     bucket: int
 
 
-def vision_channel_of(labels: Sequence[str]) -> list[LabelPlace]:
-    """Place a model's labels, in the order of their class ids.
+def place_of(label: str, class_id: int) -> LabelPlace:
+    """Place one label of a model.
 
     COCO's 80 labels go by supercategory: person to people, vehicle to vehicles, animal to
     animals, the other nine to objects; the twelve supercategories are class buckets 0 to 11.
-    Any other label, counted in the order of class ids, goes round objects, people, vehicles,
-    animals, and round class buckets 12 to 15, or round all 16 when no label is COCO's.
+    Any other label goes by its class id round objects, people, vehicles, animals, and round all
+    16 class buckets, so that a label's place does not depend on which others a frame shows.
     """
-    places = []
-    others = 0
-    coco = any(label.lower() in _COCO for label in labels)
-    for label in labels:
-        if place := _COCO.get(label.lower()):
-            places.append(LabelPlace(*place))
-            continue
-        bucket = _OWN_BUCKETS + others % 4 if coco else others % 16
-        places.append(LabelPlace(_ROUND[others % len(_ROUND)], bucket))
-        others += 1
-    return places
+    if place := _COCO.get(label.lower()):
+        return LabelPlace(*place)
+    return LabelPlace(_ROUND[class_id % len(_ROUND)], class_id % BUCKETS)
+
+
+def vision_channel_of(labels: Sequence[str]) -> list[LabelPlace]:
+    """Place a model's labels, in the order of their class ids; see `place_of`."""
+    return [place_of(label, class_id) for class_id, label in enumerate(labels)]
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,10 +93,14 @@ class FrameValues:
 class VisionChannels:
     """Turns the detections of one model into the values of the vision channels."""
 
-    def __init__(self, labels: Sequence[str]) -> None:
-        places = vision_channel_of(labels)
-        self.channel: NDArray[np.intp] = np.array([p.channel for p in places], np.intp)
-        self.bucket: NDArray[np.intp] = np.array([p.bucket for p in places], np.intp)
+    def __init__(self, labels: Mapping[int, str]) -> None:
+        """Place the labels known so far, by class id; a model's others may be missing."""
+        places = {class_id: place_of(label, class_id) for class_id, label in labels.items()}
+        size = max(places, default=-1) + 1
+        self.channel: NDArray[np.intp] = np.zeros(size, np.intp)
+        self.bucket: NDArray[np.intp] = np.zeros(size, np.intp)
+        for class_id, place in places.items():
+            self.channel[class_id], self.bucket[class_id] = place
 
     def is_person(self, class_id: int) -> bool:
         """Tell whether a class counts for the people channels."""

@@ -1,0 +1,62 @@
+# Every target sets up what it needs; the environment lives in .venv of this checkout.
+
+VENV   := .venv
+BIN    := $(VENV)/bin
+STAMP  := $(VENV)/.set-up
+INPUTS := pyproject.toml constraints.txt constraints-cpu.txt
+
+# The first Python that every dependency has a wheel for, else whatever python3 is.
+PYTHON ?= $(shell for p in python3 python3.13 python3.12 python3.11; do \
+  $$p -c 'import sys; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 13))' 2>/dev/null \
+  && { echo $$p; exit; }; done; echo python3)
+
+# cpu: the tested build of torch. cuda: the one pip takes, for a GPU. auto: cuda where a GPU answers.
+TORCH  ?= auto
+GPU    := $(if $(filter auto,$(TORCH)),$(shell nvidia-smi -L 2>/dev/null | head -n 1),)
+PINS   := $(if $(filter cuda,$(TORCH))$(GPU),constraints.txt,constraints-cpu.txt)
+
+.PHONY: help setup demo test check fmt bench fault force
+.DEFAULT_GOAL := help
+
+help: ## show this
+	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-7s %s\n", $$1, $$2 }' Makefile
+
+setup: $(STAMP) ## make .venv with everything in it; TORCH=cpu or TORCH=cuda where auto errs
+
+demo: $(STAMP) ## watch it work, Ctrl-C ends; SECONDS=20, INPUT=video.mp4, ARGS=--json
+	$(BIN)/percipio demo $(if $(SECONDS),--seconds $(SECONDS)) $(if $(INPUT),--input "$(INPUT)") $(ARGS)
+
+test: check ## run the checks and the tests (under 5 minutes on 2 cores); ARGS="-k name"
+	$(BIN)/python -m pytest $(ARGS)
+
+check: $(STAMP) ## lint, formatting, types, import rules
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports --no-cache
+
+fmt: $(STAMP) ## put the code in order
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+bench: $(STAMP) ## measure what README prints
+	$(BIN)/python -m pytest -m bench -s $(ARGS)
+
+fault: $(STAMP) ## kill, cut and fill things, and count what comes out
+	$(BIN)/python -m pytest -m fault -s $(ARGS)
+
+$(STAMP): $(INPUTS)
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' \
+	  || { echo "Python 3.11 or newer is needed: make $(MAKECMDGOALS) PYTHON=python3.11"; exit 2; }
+	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV) || $(PYTHON) -m virtualenv $(VENV) \
+	  || { rm -rf $(VENV); echo "no venv: apt install python3-venv"; exit 2; }
+	@echo "Installing into $(VENV), with $(PINS): minutes the first time"
+	@$(BIN)/python -m pip install --quiet --constraint $(PINS) --editable '.[dev]'
+	@echo "Compiling the scoring kernels, once"
+	@$(BIN)/python -c 'from pipeline.scoring.engine import warm_up; warm_up()'
+	@touch $@
+
+# Asked for by name, a build of torch is installed even if everything is set up.
+ifneq ($(origin TORCH),file)
+$(STAMP): force
+endif

@@ -1,0 +1,183 @@
+"""What becomes of every frame: decode, run the network, say what was found or what is wrong."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Sequence
+from concurrent.futures import Executor, ThreadPoolExecutor
+from dataclasses import dataclass
+from time import monotonic
+from typing import Protocol
+
+import numpy as np
+
+from pipeline import metrics
+from pipeline.detect_feed import Batch, Decoded, DetectLimits, Prepared, Turn
+from pipeline.errors import EntryError, Reason
+from pipeline.inputs import Entry, Outcome, Verdict
+from pipeline.log import get_logger
+from pipeline.records import Detections, Image, Picture
+from pipeline.wire import read_frame, source_of
+from pipeline.wire_results import dead_fields, detection_fields
+
+JPEG_START = b"\xff\xd8"
+
+
+class Detector(Protocol):
+    """What the stage needs of a network."""
+
+    def decode(self, data: bytes) -> Picture:
+        """Check and decode a picture; raises EntryError. Called from several threads."""
+
+    def detect(self, pictures: Sequence[Picture]) -> list[Detections]:
+        """Find objects; one result a picture. Called from one thread at a time."""
+
+
+@dataclass(frozen=True, slots=True)
+class Network:
+    """A detector and what results say of it.
+
+    Attributes:
+        model: name and first 12 digits of the weights' SHA-256, `yolov9t@0123456789ab`.
+        labels: class names by class id.
+        encode_jpeg: encodes a picture for viewers, where the frame is no JPEG itself.
+    """
+
+    detector: Detector
+    model: str
+    labels: Sequence[str]
+    encode_jpeg: Callable[[Image], bytes]
+
+
+_Ready = tuple[Prepared, Decoded]
+
+
+class DetectWork:
+    """Runs the network on a batch and decides what becomes of every entry."""
+
+    def __init__(
+        self,
+        network: Network,
+        limits: DetectLimits,
+        partitions: int,
+        decoders: Executor,
+    ) -> None:
+        self.turn = Turn()
+        self._network = network
+        self._detector = network.detector
+        self._limits = limits
+        self._partitions = partitions
+        self._decoders = decoders
+        self._thread = ThreadPoolExecutor(1, thread_name_prefix="network")
+
+    def prepare(self, entry: Entry) -> Prepared:
+        """Begin to decode an entry, unless it is too old or has failed too often."""
+        stale = entry.stream == "frames" and entry.age_ms > self._limits.max_age_ms
+        if stale or entry.deliveries > self._limits.max_deliveries:
+            return Prepared(entry, None)
+        loop = asyncio.get_running_loop()
+        future = loop.run_in_executor(self._decoders, self._decode, entry)
+        return Prepared(entry, future)
+
+    def _decode(self, entry: Entry) -> Decoded:
+        began_s = monotonic()
+        frame = read_frame(entry.entry_id, entry.fields, entry.partition, self._partitions)
+        picture = self._detector.decode(frame.image)
+        jpeg = None
+        if self._limits.keep_last:
+            is_jpeg = frame.image.startswith(JPEG_START)
+            jpeg = frame.image if is_jpeg else self._network.encode_jpeg(picture.image)
+        return Decoded(frame, picture, jpeg, (monotonic() - began_s) * 1e3)
+
+    async def handle(self, batch: Batch) -> list[Outcome]:
+        """Give one outcome an entry; a bad entry never touches its neighbours."""
+        decoded, outcomes = await self._decoded(batch)
+        if decoded:
+            async with self.turn.take():
+                outcomes += await self._detected(decoded)
+        return outcomes
+
+    async def _decoded(self, batch: Batch) -> tuple[list[_Ready], list[Outcome]]:
+        decoded: list[_Ready] = []
+        outcomes: list[Outcome] = []
+        for item in batch.items:
+            if item.picture is None:
+                outcomes.append(self._refused(item.entry))
+                continue
+            try:
+                decoded.append((item, await item.picture))
+            except EntryError as error:
+                outcomes.append(_dead(item.entry, error))
+        return decoded, outcomes
+
+    def _refused(self, entry: Entry) -> Outcome:
+        if entry.deliveries > self._limits.max_deliveries:
+            text = f"delivered {entry.deliveries} times without a result"
+            return _dead(entry, EntryError(Reason.POISON, text))
+        problem = f"frame dropped: {entry.age_ms} ms old, at most {self._limits.max_age_ms}"
+        return Outcome(entry, Verdict.AGE, source_of(entry.fields), problem=problem)
+
+    async def _detected(self, decoded: list[_Ready]) -> list[Outcome]:
+        loop = asyncio.get_running_loop()
+        pictures = [ready.picture for _, ready in decoded]
+        began_s = monotonic()
+        try:
+            found = await loop.run_in_executor(self._thread, self._detector.detect, pictures)
+        except Exception as error:
+            return await self._halved(decoded, error)
+        infer_ms = (monotonic() - began_s) * 1e3
+        metrics.STEP.labels("detect", "infer").observe(infer_ms / 1e3)
+        return [
+            self._outcome(item, ready, one, (began_s, infer_ms, len(decoded)))
+            for (item, ready), one in zip(decoded, found, strict=True)
+        ]
+
+    async def _halved(self, decoded: list[_Ready], error: Exception) -> list[Outcome]:
+        """Find the entry that makes the network fail; alone, it is a dead letter."""
+        if len(decoded) == 1:
+            entry = decoded[0][0].entry
+            get_logger().error("entry_failed", entry=entry.entry_id.decode(), error=repr(error))
+            await self._prove_network(decoded[0][1].picture)
+            return [_dead(entry, EntryError(Reason.POISON, f"network: {error!r}"))]
+        middle = len(decoded) // 2
+        return await self._detected(decoded[:middle]) + await self._detected(decoded[middle:])
+
+    async def _prove_network(self, picture: Picture) -> None:
+        """Run a black picture: where that fails too, the worker is ill, not the entry."""
+        black = Picture(np.zeros_like(picture.image), picture.width, picture.height)
+        loop = asyncio.get_running_loop()
+        await loop.run_in_executor(self._thread, self._detector.detect, [black])
+
+    def _outcome(
+        self, item: Prepared, ready: Decoded, found: Detections, call: tuple[float, float, int]
+    ) -> Outcome:
+        began_s, infer_ms, batch = call
+        entry, head = item.entry, ready.frame.envelope
+        queued_ms = entry.age_ms + (began_s - entry.read_s) * 1e3
+        timing = {
+            "queued_ms": round(max(0.0, queued_ms), 1),
+            "decode_ms": round(ready.decode_ms, 2),
+            "infer_ms": round(infer_ms, 2),
+            "batch": batch,
+        }
+        facts = {
+            "model": self._network.model,
+            "width": ready.picture.width,
+            "height": ready.picture.height,
+            "cached": False,
+            "timing": timing,
+        }
+        labels = self._network.labels
+        fields = detection_fields(ready.frame, entry.stream, found, labels, facts)
+        return Outcome(
+            entry, Verdict.DETECTED, head.source, head.producer, head.seq, fields, ready.jpeg
+        )
+
+
+def _dead(entry: Entry, error: EntryError) -> Outcome:
+    fields = dead_fields(entry.stream, entry.entry_id, entry.fields, error, entry.deliveries)
+    problem = f"{error.reason.value}: {error}"[:300]
+    source = source_of(entry.fields)
+    if error.reason is Reason.WRONG_PARTITION:
+        source = None  # the source's own keys live in another slot
+    return Outcome(entry, Verdict.DEAD, source, fields=fields, problem=problem)

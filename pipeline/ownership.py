@@ -1,0 +1,330 @@
+"""A partition's one owner: lease, cursors, reading behind them, the fenced commit."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from pipeline.errors import DependencyError, FencedError
+from pipeline.inputs import InputLimits
+from pipeline.partition import PartitionKeys
+from pipeline.stream import Argument, Raw, Store, pack_arguments, pairs
+
+FIRST_ID = b"0-0"
+
+
+@dataclass(slots=True)
+class Cursor:
+    """How far the group `score` has come in one stream.
+
+    Attributes:
+        last_id: id of the last entry read.
+        entries_read: how many entries have been read so far, Redis's `entries-read`.
+    """
+
+    last_id: bytes
+    entries_read: int
+
+
+@dataclass(slots=True)
+class OwnedPartition:
+    """A partition while this worker owns it.
+
+    Attributes:
+        commit: number of commits made so far; the next one must follow it.
+        held: ids of detections entries that wait for an earlier frame, oldest first.
+        stall: owners that died here without a commit: a sign of an entry that kills them.
+        caution: most inputs that this owner should try at once for a while; 0 for no bound.
+    """
+
+    number: int
+    keys: PartitionKeys
+    epoch: int
+    commit: int
+    events: Cursor
+    detections: Cursor
+    held: list[bytes]
+    stall: int = 0
+    caution: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Page:
+    """What one read of a partition gave.
+
+    Attributes:
+        events: entries after the cursor, oldest first.
+        detections: the same of the detections stream.
+        is_end: detections were read to their end.
+        pending: of frames and recordings the smallest pending id, None when nothing is pending.
+        now_ms: Redis's clock, read before the streams.
+    """
+
+    events: list[Raw]
+    detections: list[Raw]
+    is_end: bool
+    pending: Mapping[str, bytes | None]
+    now_ms: int
+
+
+@dataclass(slots=True)
+class SourceWrite:
+    """What a commit writes of one source.
+
+    Attributes:
+        state: flat field, value list for the state hash.
+        absent: fields to remove from it.
+        memory: blob to remember, or None when only a dead letter concerns the source.
+        seen_ms: when its newest input was added, Redis's clock.
+        add: counters of the state hash to raise.
+    """
+
+    name: str
+    state: list[Argument]
+    absent: list[str]
+    memory: bytes | None
+    seen_ms: int
+    add: dict[str, int] = field(default_factory=dict)
+    problem: str | None = None
+
+
+@dataclass(slots=True)
+class ScoreCommit:
+    """Everything that one commit changes together."""
+
+    events: Cursor
+    detections: Cursor
+    held: list[bytes]
+    held_span: int
+    scores: list[list[Argument]] = field(default_factory=list)
+    sources: list[SourceWrite] = field(default_factory=list)
+    dead: list[list[Argument]] = field(default_factory=list)
+    ledger: dict[str, int] = field(default_factory=dict)
+    caution: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Ownership:
+    """The leases of one score worker.
+
+    Attributes:
+        me: unique name of this worker's run.
+        lease_ms: a partition whose owner has not committed or renewed for so long is free.
+        alone: held while a batch is tried that may end this process.
+    """
+
+    store: Store
+    me: str
+    lease_ms: int
+    limits: InputLimits
+    alone: asyncio.Lock = field(default_factory=asyncio.Lock)
+
+    async def beat(self) -> list[str]:
+        """Say that we live; gives the names of all who do."""
+        names = await self.store.call("beat", [self.store.keys.workers], self.me, self.lease_ms)
+        return [name.decode() for name in names]
+
+    async def leave(self) -> None:
+        """Say that we go, so that others take over at once."""
+        await self.store.run("ZREM", self.store.keys.workers, self.me)
+
+    async def acquire(self, number: int, full: int) -> OwnedPartition | None:
+        """Take a partition; None while another owner's lease holds.
+
+        Args:
+            number: of the partition.
+            full: inputs of a full batch.
+        """
+        keys = self.store.keys.of(number)
+        names = [keys.owner, keys.events, keys.detections, keys.held]
+        answer = await self.store.call("acquire", names, self.me, self.lease_ms, full)
+        if answer[0] == b"NOGROUP":
+            await self.store.repair()
+            return None
+        if answer[0] != b"OK":
+            return None
+        epoch, commit, events, events_read, detections, detections_read, held = answer[1:8]
+        return OwnedPartition(
+            number,
+            keys,
+            int(epoch),
+            int(commit),
+            Cursor(events, int(events_read)),
+            Cursor(detections, int(detections_read)),
+            held.split() if held else [],
+            stall=int(answer[8]),
+            caution=int(answer[9]),
+        )
+
+    async def attempt(self, owned: OwnedPartition) -> None:
+        """Say, before the work, that inputs are tried where an owner has died.
+
+        Raises:
+            FencedError: somebody else owns the partition now.
+        """
+        keys = owned.keys
+        names = [keys.owner, keys.events, keys.detections, keys.held]
+        answer = await self.store.call("attempt", names, self.me, owned.epoch)
+        if answer[0] != b"OK":
+            raise FencedError(f"partition {owned.number}: epoch {owned.epoch} has ended")
+
+    async def renew(self, owned: OwnedPartition) -> None:
+        """Extend the lease.
+
+        Raises:
+            FencedError: somebody else owns the partition now.
+        """
+        answer = await self.store.call(
+            "renew", [owned.keys.owner], self.me, owned.epoch, self.lease_ms
+        )
+        if answer[0] != b"OK":
+            raise FencedError(f"partition {owned.number}: epoch {owned.epoch} has ended")
+
+    async def release(self, owned: OwnedPartition, *, clean: bool = True) -> None:
+        """Give the partition back; not `clean` counts as if the owner had died of its work."""
+        await self.store.call("release", [owned.keys.owner], self.me, owned.epoch, int(clean))
+
+    async def read(
+        self, owned: OwnedPartition, after: tuple[bytes, bytes], counts: tuple[int, int]
+    ) -> Page:
+        """Read entries of events and detections after the ids given, without waiting.
+
+        Args:
+            owned: the partition.
+            after: of events and detections the last id that has been read.
+            counts: most entries to read of each; 0 reads none.
+        """
+        keys = owned.keys
+        mark = self.store.command("watermark", [keys.frames, keys.recordings])
+        spans = [
+            _range(keys.events, after[0], max(1, counts[0])),
+            _range(keys.detections, after[1], max(1, counts[1])),
+        ]
+        if self.store.is_cluster:  # its pipelines may send a part again, out of order
+            answers = await self.store.run_many([mark]) + await self.store.run_many(spans)
+        else:
+            answers = await self.store.run_many([mark, *spans])
+        for answer in answers:
+            if isinstance(answer, Exception):
+                await self._repair(owned, answer)
+        marks, events, detections = answers
+        return Page(
+            events if counts[0] else [],
+            detections if counts[1] else [],
+            0 < len(detections) < counts[1] or not detections,
+            {"frames": marks[1] or None, "recordings": marks[2] or None},
+            int(marks[0]),
+        )
+
+    async def _repair(self, owned: OwnedPartition, error: Exception) -> None:
+        if "Function not found" in str(error):
+            await self.store.load_functions()
+        if "NOGROUP" in str(error) or "no such key" in str(error):
+            await self.store.repair()
+            raise FencedError(f"partition {owned.number}: {error}") from error
+        raise DependencyError(f"Redis: read partition {owned.number}: {error}") from error
+
+    async def fetch_held(self, owned: OwnedPartition) -> list[Raw]:
+        """Give all detections entries from the oldest held one to the cursor."""
+        if not owned.held:
+            return []
+        span = (owned.held[0], owned.detections.last_id)
+        found: list[Raw] = await self.store.run("XRANGE", owned.keys.detections, *span)
+        return found
+
+    async def recall(self, owned: OwnedPartition, sources: Sequence[str]) -> list[bytes | None]:
+        """Give what is remembered of sources, None for one that is not."""
+        if not sources:
+            return []
+        names = [owned.keys.memory(source) for source in sources]
+        answer: list[bytes | None] = await self.store.run("MGET", *names)
+        return answer
+
+    async def remembered(self, owned: OwnedPartition) -> list[str]:
+        """Give the names of all sources of the partition."""
+        names = await self.store.run("ZRANGE", owned.keys.sources, 0, -1)
+        return [name.decode() for name in names]
+
+    async def missing(self, owned: OwnedPartition, detections: Cursor) -> tuple[int, int]:
+        """Count entries of events and detections that others removed before they were read.
+
+        Only right when all that was read of events is committed, and `detections` is how far
+        those have been read.
+        """
+        answers = await self.store.run_many(
+            [("XINFO STREAM", key) for key in (owned.keys.events, owned.keys.detections)]
+        )
+        lost = []
+        for answer, cursor in zip(answers, (owned.events, detections), strict=True):
+            if isinstance(answer, Exception):
+                await self._repair(owned, answer)
+            info = pairs(answer)
+            at_end = info["last-generated-id"] == cursor.last_id or not info["length"]
+            gap = int(info["entries-added"]) - cursor.entries_read
+            lost.append(max(0, gap) if at_end else 0)
+        return lost[0], lost[1]
+
+    async def commit(self, owned: OwnedPartition, batch: ScoreCommit) -> None:
+        """Write a batch whole or not at all; safe to repeat after a lost reply.
+
+        Raises:
+            FencedError: another owner, or the cursor is not where this one left it.
+        """
+        keys = owned.keys
+        names = [keys.owner, keys.events, keys.detections, keys.scores, keys.dead, keys.ledger]
+        names += [keys.sources, keys.held]
+        payload = self._payload(owned, batch, names)
+        answer = await self.store.call(
+            "score_commit", names, self.me, owned.epoch, owned.commit, pack_arguments(payload)
+        )
+        if answer[0] in (b"BADTYPE", b"BADARGS"):
+            raise DependencyError(f"Redis: commit of partition {owned.number} refused: {answer!r}")
+        if answer[0] not in (b"OK", b"DUP"):
+            raise FencedError(f"partition {owned.number}, epoch {owned.epoch}: {answer!r}")
+        owned.commit += 1
+        owned.events, owned.detections, owned.held = batch.events, batch.detections, batch.held
+
+    def _payload(
+        self, owned: OwnedPartition, batch: ScoreCommit, names: list[str]
+    ) -> dict[str, Any]:
+        detections = _move(owned.detections, batch.detections)
+        detections["safe"] = batch.held[0] if batch.held else batch.detections.last_id
+        detections["held"] = batch.held_span
+        return {
+            "lease_ms": self.lease_ms,
+            "limits": self.limits.for_commit(),
+            "events": _move(owned.events, batch.events),
+            "detections": detections,
+            "held": b" ".join(batch.held),
+            "caution": batch.caution,
+            "scores": batch.scores,
+            "sources": [_source(write, owned.keys, names) for write in batch.sources],
+            "dead": batch.dead,
+            "ledger": batch.ledger,
+        }
+
+
+def _range(key: str, last_id: bytes, count: int) -> Sequence[Argument]:
+    return ("XRANGE", key, b"(" + last_id, "+", "COUNT", count)
+
+
+def _move(old: Cursor, new: Cursor) -> dict[str, Any]:
+    return {
+        "prev": old.last_id,
+        "next": new.last_id,
+        "read": new.entries_read,
+        "moved": (old.last_id, old.entries_read) != (new.last_id, new.entries_read),
+    }
+
+
+def _source(write: SourceWrite, keys: PartitionKeys, names: list[str]) -> dict[str, Any]:
+    k = len(names) + 1
+    names += [keys.state(write.name), keys.memory(write.name)]
+    row: dict[str, Any] = {"name": write.name, "k": k}
+    if write.memory is None:
+        return row | {"problem": write.problem or "", "add": write.add}
+    row |= {"state": write.state, "absent": write.absent, "memory": write.memory}
+    row |= {"seen_ms": write.seen_ms, "add": write.add}
+    return row

@@ -1,0 +1,56 @@
+"""Frames of a source in their order again, after many workers have finished them in any order."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+
+from pipeline.wire import id_key, id_ms
+from pipeline.wire_results import DetectionEntry
+
+Waiting = tuple[bytes, DetectionEntry]
+"""Id of the detections entry, and what it holds."""
+
+
+class Reorder:
+    """Detections of one partition that wait until no earlier frame of their source can come.
+
+    Pure: the caller brings the clock. An earlier frame can come as long as one with a smaller id
+    is pending in the detect group; `patience_ms` bounds the wait.
+    """
+
+    def __init__(self, patience_ms: int) -> None:
+        self._patience_ms = patience_ms
+        self._waiting: dict[bytes, DetectionEntry] = {}
+
+    def __len__(self) -> int:
+        return len(self._waiting)
+
+    @property
+    def ids(self) -> list[bytes]:
+        """Ids of the detections entries that wait, oldest first."""
+        return sorted(self._waiting, key=id_key)
+
+    def add(self, waiting: Iterable[Waiting]) -> None:
+        """Hold detections back until `release` lets them go."""
+        self._waiting.update(waiting)
+
+    def release(self, pending: Mapping[str, bytes | None], now_ms: int) -> list[Waiting]:
+        """Let go what needs to wait no longer, in frame order.
+
+        Args:
+            pending: of `frames` and `recordings` the smallest id that is pending in the detect
+                group, None when none is. It must have been read before the detections were, and
+                these to their end; otherwise pass `0-0` for both: then only patience counts.
+            now_ms: Redis's clock, or while a backlog is read the time of the newest entry read.
+        """
+        floors = {stream: id_key(floor) for stream, floor in pending.items() if floor is not None}
+        free = [
+            (entry_id, detection)
+            for entry_id, detection in self._waiting.items()
+            if now_ms - id_ms(entry_id) >= self._patience_ms
+            or detection.stream not in floors
+            or id_key(detection.frame) < floors[detection.stream]
+        ]
+        for entry_id, _ in free:
+            del self._waiting[entry_id]
+        return sorted(free, key=lambda waiting: id_key(waiting[1].frame))

@@ -1,0 +1,117 @@
+"""The network in OpenVINO, on the CPU: the default where there is no GPU.
+
+A single picture runs on all threads at once, for its latency. A batch is split among streams that
+own a part of the threads: cores then need not wait for each other at every layer, which matters
+with many of them, and where Redis and the decoders share them.
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from pipeline.errors import DependencyError, SettingsError
+from pipeline.exports import onnx_of
+from pipeline.runtimes import Floats, ModelSpec, Pixels, in_chunks, join
+from pipeline.weights import Kind, read_metadata
+
+try:
+    import openvino as ov
+    from openvino.preprocess import ColorFormat, PrePostProcessor
+except ImportError as error:
+    raise DependencyError(f"OpenVINO does not load ({error}): pip install openvino") from error
+
+
+def open_runtime(spec: ModelSpec) -> OpenVinoRuntime:
+    """Read the network, from the export of a checkpoint if need be, and compile it."""
+    return OpenVinoRuntime(spec)
+
+
+def write_folder(onnx: Path, folder: Path) -> None:
+    """Write an ONNX file as an OpenVINO folder, class names beside it as ultralytics does."""
+    folder.mkdir(parents=True, exist_ok=True)
+    metadata = read_metadata(onnx, Kind.ONNX)
+    ov.save_model(ov.Core().read_model(str(onnx)), folder / "model.xml", compress_to_fp16=False)
+    text = json.dumps({"task": "detect", "names": dict(enumerate(metadata.labels))})  # JSON is YAML
+    (folder / "metadata.yaml").write_text(text, encoding="utf-8")
+
+
+class OpenVinoRuntime:
+    """A network run by OpenVINO's CPU plugin."""
+
+    name = "openvino"
+    device = "cpu"
+
+    def __init__(self, spec: ModelSpec) -> None:
+        weights, path = spec.weights, spec.weights.path
+        if weights.kind is Kind.CHECKPOINT:
+            path = onnx_of(weights, spec.model_dir)
+        self._core = ov.Core()
+        try:
+            self._model = _with_pixels(self._core.read_model(str(path)))
+        except RuntimeError as error:
+            raise DependencyError(f"{path} cannot be read by OpenVINO: {error}") from error
+        kind = weights.kind if weights.kind is Kind.OPENVINO else Kind.ONNX
+        self.labels = read_metadata(path, kind).labels
+        self.precision = "fp32" if spec.precision == "auto" else spec.precision
+        self._config = {
+            "INFERENCE_PRECISION_HINT": "f16" if self.precision == "fp16" else "f32",
+            "INFERENCE_NUM_THREADS": spec.threads,
+            "ENABLE_CPU_PINNING": False,  # several workers pinned alike would queue on one core
+        }
+        shape = self._model.input(0).get_partial_shape()
+        self._batch = shape[0].get_length() if shape[0].is_static else None
+        fixed = shape[1].is_static and shape[2].is_static
+        self.input_size = (shape[1].get_length(), shape[2].get_length()) if fixed else None
+        self._single = self._requests("LATENCY")[0]
+        self._streams = self._requests("THROUGHPUT") if self._batch is None else []
+
+    def infer(self, batch: Pixels) -> Floats:
+        """Give the network's output for the batch, float32."""
+        if self._batch is not None:
+            return in_chunks(self._infer_single, batch, self._batch)
+        if len(batch) == 1:
+            return self._infer_single(batch)
+        return _infer_side_by_side(self._streams, batch)
+
+    def _infer_single(self, batch: Pixels) -> Floats:
+        self._single.infer([batch], share_inputs=True)
+        return np.asarray(self._single.get_output_tensor(0).data, np.float32)
+
+    def _requests(self, hint: str) -> list[Any]:
+        config = {**self._config, "PERFORMANCE_HINT": hint}
+        compiled = self._core.compile_model(self._model, "CPU", config)
+        count = int(compiled.get_property("OPTIMAL_NUMBER_OF_INFER_REQUESTS"))
+        return [compiled.create_infer_request() for _ in range(count)]
+
+
+def _infer_side_by_side(streams: list[Any], batch: Pixels) -> Floats:
+    parts = np.array_split(batch, min(len(streams), len(batch)))
+    running = list(zip(streams, parts, strict=False))
+    for request, part in running:
+        request.start_async([part], share_inputs=True)
+    for request, _ in running:
+        request.wait()
+    outputs = [request.get_output_tensor(0).data for request, _ in running]
+    return join(outputs, [len(part) for part in parts])
+
+
+def _with_pixels(model: Any) -> Any:
+    """Put the input scaling before a network that wants float planes; ours has it already."""
+    wanted = model.input(0)
+    shape = wanted.get_partial_shape()
+    if len(shape) != 4:
+        raise SettingsError(f"the network's input {shape} is no picture")
+    if wanted.get_element_type() == ov.Type.u8:
+        return model
+    prepost = PrePostProcessor(model)
+    pixels = prepost.input(0)
+    pixels.tensor().set_element_type(ov.Type.u8).set_layout(ov.Layout("NHWC"))
+    pixels.tensor().set_color_format(ColorFormat.BGR)
+    pixels.model().set_layout(ov.Layout("NCHW"))
+    pixels.preprocess().convert_element_type(ov.Type.f32)
+    pixels.preprocess().convert_color(ColorFormat.RGB).scale(255.0)
+    return prepost.build()

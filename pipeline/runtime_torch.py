@@ -1,0 +1,58 @@
+"""The network in PyTorch: fp32 on the CPU, fp16 with channels-last memory on CUDA."""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+
+from pipeline.checkpoint import FromPixels, load_network
+from pipeline.errors import SettingsError
+from pipeline.runtimes import Floats, ModelSpec, Pixels
+
+
+def open_runtime(spec: ModelSpec) -> TorchRuntime:
+    """Load a checkpoint onto the device."""
+    return TorchRuntime(spec)
+
+
+def try_cuda(device: str) -> str | None:
+    """Run a small convolution on the device; None if its result is right, else what is wrong."""
+    if torch.version.cuda is None:
+        return f"torch {torch.__version__} is built without CUDA"
+    try:
+        ones = torch.ones((1, 1, 8, 8), device=device, dtype=torch.float16)
+        total = torch.nn.functional.conv2d(ones, ones).item()
+    except Exception as error:  # drivers and kernels fail in every way there is
+        return f"torch {torch.__version__}: {str(error).splitlines()[0]}"
+    return None if total == 64 else f"{device} computes 8 x 8 = {total}"
+
+
+class TorchRuntime:
+    """A checkpoint run by PyTorch itself."""
+
+    name = "torch"
+    input_size = None
+
+    def __init__(self, spec: ModelSpec) -> None:
+        network = load_network(spec.weights.path)
+        on_cuda = spec.device != "cpu"
+        self.device = spec.device
+        self.precision = spec.precision if spec.precision != "auto" else "fp32"
+        if spec.precision == "auto" and on_cuda:
+            self.precision = "fp16"
+        if self.precision == "fp16" and not on_cuda:
+            raise SettingsError("PERCIPIO_PRECISION=fp16: torch computes in fp32 on a CPU")
+        if not on_cuda:
+            torch.set_num_threads(spec.threads)
+        self.labels = network.labels
+        module = FromPixels(network.module).eval()
+        module = module.half() if self.precision == "fp16" else module
+        # mypy: torch's stubs know no memory_format of a module
+        self._module = module.to(self.device).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+
+    def infer(self, batch: Pixels) -> Floats:
+        """Give the raw head output, float32 (n, 4 + classes, anchors)."""
+        with torch.inference_mode():
+            pixels = torch.from_numpy(batch).to(self.device)
+            output: Floats = np.asarray(self._module(pixels).float().cpu().numpy(), np.float32)
+        return output

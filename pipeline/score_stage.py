@@ -1,0 +1,329 @@
+"""A partition's entries to the scorer and back: read, order, recall, score, commit."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import Counter, deque
+from collections.abc import Sequence
+from concurrent.futures import Executor
+from dataclasses import dataclass, replace
+from time import monotonic
+
+from pipeline import metrics
+from pipeline.consumer import consume
+from pipeline.errors import EntryError, Reason
+from pipeline.health import Health
+from pipeline.ownership import Cursor, OwnedPartition, Ownership, Page, ScoreCommit
+from pipeline.reorder import Reorder
+from pipeline.scorer import Input, PartitionScorer, Result
+from pipeline.stream import Raw
+from pipeline.wire import id_key, id_ms, read_event
+from pipeline.wire_results import DetectionEntry, read_detection
+
+TICK_S = 1.0
+QUIET_MS = 1000
+HELD_POLL_MS = 20
+AUDIT_S = 5.0
+RECALL = 200
+POISON_STALLS = 4
+"""Owners that may die at one place: of batches of 64, 8, 1 and 1 inputs."""
+UNKNOWN: dict[str, bytes | None] = {"frames": b"0-0", "recordings": b"0-0"}
+
+
+@dataclass(frozen=True, slots=True)
+class ScoreLimits:
+    """Bounds of a commit.
+
+    Attributes:
+        inputs: most inputs.
+        sources: most sources; a commit of 100 takes Redis a few milliseconds.
+        patience_ms: longest wait of a detection for an earlier frame.
+    """
+
+    inputs: int = 512
+    sources: int = 100
+    patience_ms: int = 2000
+
+
+@dataclass(slots=True)
+class ScoreBatch:
+    """Inputs of one commit, in the order in which they are scored; none is a tick."""
+
+    inputs: list[Input]
+    now_ms: int
+    read_s: float
+    lost: tuple[int, int] = (0, 0)
+
+
+class PartitionFeed:
+    """Reads behind the cursors of an owned partition and commits what was scored."""
+
+    def __init__(
+        self,
+        ownership: Ownership,
+        owned: OwnedPartition,
+        scorer: PartitionScorer,
+        limits: ScoreLimits,
+    ) -> None:
+        self._ownership = ownership
+        self._owned = owned
+        self._scorer = scorer
+        self._limits = limits
+        self._events: deque[Input] = deque()
+        self._reorder = Reorder(limits.patience_ms)
+        self._ready: list[Input] = []
+        self._taken: list[Input] = []
+        self._raw: dict[bytes, tuple[int, Raw]] = {}
+        self._gone = 0
+        self._stall, self._caution = owned.stall, owned.caution
+        self._cautious_left = limits.inputs
+        self._is_alone = False
+        self._read = replace(owned.detections)
+        self._events_end = owned.events.last_id
+        self._tick_s = self._audit_s = monotonic()
+
+    async def start(self) -> None:
+        """Recall every source that is not at rest, and the detections that were held back."""
+        found = await self._ownership.fetch_held(self._owned)
+        held = set(self._owned.held)
+        self._gone = len(held) - sum(raw[0] in held for raw in found)
+        first = self._read.entries_read - len(found)
+        for position, raw in enumerate(found):
+            if raw[0] in held:
+                self._hold(raw, first + position)
+        names = await self._ownership.remembered(self._owned)
+        for start in range(0, len(names), RECALL):
+            await self._recall(names[start : start + RECALL])
+
+    async def _recall(self, names: Sequence[str]) -> None:
+        blobs = await self._ownership.recall(self._owned, names)
+        for name, blob in zip(names, blobs, strict=True):
+            self._scorer.learn(name, blob)
+
+    async def next_batch(self, stop: asyncio.Event) -> ScoreBatch | None:
+        """Give inputs to score, or what silence has changed; None when there is nothing."""
+        page = await self._page()
+        read_s = monotonic()
+        # What was taken stays taken when Redis goes away before it could be handed on.
+        self._taken = self._taken or self._beware(self._take(page))
+        if self._taken:
+            await self._recall(self._scorer.unknown(self._taken))
+            if self._caution:
+                await self._try_alone()
+            inputs, self._taken = self._taken, []
+            return ScoreBatch(inputs, page.now_ms, read_s)
+        if read_s - self._tick_s >= TICK_S:
+            self._tick_s = read_s
+            return ScoreBatch([], page.now_ms, read_s, await self._audit(page, read_s))
+        if not stop.is_set():
+            await self._wait()
+        return None
+
+    async def _page(self) -> Page:
+        room = self._limits.inputs
+        counts = (0 if len(self._events) >= room else room, 0 if len(self._ready) >= room else room)
+        after = (self._events_end, self._read.last_id)
+        with metrics.timed("score", "read"):
+            page = await self._ownership.read(self._owned, after, counts)
+        partitions = self._ownership.store.keys.partitions
+        for entry_id, fields in page.events:
+            self._events.append(_event(entry_id, fields, self._owned.number, partitions))
+            self._events_end = entry_id
+        for raw in page.detections:
+            self._read.entries_read += 1
+            self._read.last_id = raw[0]
+            self._hold(raw, self._read.entries_read - 1)
+        return page
+
+    def _hold(self, raw: Raw, position: int) -> None:
+        partitions = self._ownership.store.keys.partitions
+        one = _detection(raw[0], raw[1], self._owned.number, partitions)
+        self._raw[raw[0]] = (position, raw)
+        if isinstance(one.value, DetectionEntry):
+            self._reorder.add([(raw[0], one.value)])
+        else:
+            self._ready.append(one)
+
+    def _take(self, page: Page) -> list[Input]:
+        """Choose what goes into one commit: frames whose turn it is, and events, by id."""
+        at_end = page.is_end
+        now_ms = page.now_ms if at_end else id_ms(self._read.last_id)
+        for entry_id, detection in self._reorder.release(
+            page.pending if at_end else UNKNOWN, now_ms
+        ):
+            fields = self._raw[entry_id][1][1]
+            self._ready.append(Input("detections", entry_id, fields, detection))
+        self._ready.sort(key=_turn)
+        ready, taken = deque(self._ready), list[Input]()
+        sources: set[str | None] = set()
+        while (ready or self._events) and len(taken) < (self._caution or self._limits.inputs):
+            is_event = not ready or (self._events and _turn(self._events[0]) < _turn(ready[0]))
+            queue = self._events if is_event else ready
+            sources.add(queue[0].source)
+            if len(sources) > self._limits.sources and taken:
+                break
+            taken.append(queue.popleft())
+        self._ready = list(ready)
+        for one in taken:
+            if one.stream == "detections":
+                del self._raw[one.entry_id]
+        return taken
+
+    def _beware(self, taken: list[Input]) -> list[Input]:
+        """Bury the entry that, alone, has ended its owner again and again."""
+        if taken and self._caution == 1 and self._stall >= POISON_STALLS:
+            text = f"{self._stall} times its owner ended while scoring it"
+            taken[0].value = EntryError(Reason.POISON, text)
+            self._stall = 0
+        return taken
+
+    async def _try_alone(self) -> None:
+        """Where owners have died: say what is tried, one partition at a time, before the work."""
+        if not self._is_alone:
+            await self._ownership.alone.acquire()
+            self._is_alone = True
+        await self._ownership.attempt(self._owned)
+
+    def let_others(self) -> None:
+        """End what `_try_alone` began."""
+        if self._is_alone:
+            self._is_alone = False
+            self._ownership.alone.release()
+
+    @property
+    def _held(self) -> list[bytes]:
+        """Detections that were read and are not in the batch at hand, oldest first."""
+        return sorted(self._raw, key=id_key)
+
+    async def _audit(self, page: Page, now_s: float) -> tuple[int, int]:
+        """Count entries that others removed before they were read; at the streams' end only."""
+        if now_s - self._audit_s < AUDIT_S or not page.is_end or self._events or self._ready:
+            return 0, 0
+        self._audit_s = now_s
+        return await self._ownership.missing(self._owned, self._read)
+
+    async def _wait(self) -> None:
+        keys = self._owned.keys
+        block_ms = HELD_POLL_MS if len(self._reorder) else QUIET_MS
+        after = {keys.events: self._events_end, keys.detections: self._read.last_id}
+        await self._ownership.store.wait_for(after, block_ms)
+
+    async def commit(self, work: ScoreWorked) -> None:
+        """Commit what was scored; nothing is written where nothing has changed."""
+        batch, result = work
+        held = self._held
+        events, detections = self._cursors(batch)
+        terms = result.ledger()
+        lost = batch.lost[1] + self._gone
+        terms.update(events_lost_trimmed=batch.lost[0], detections_lost_trimmed=lost)
+        if not (batch.inputs or result.scores or batch.lost[0] or lost):
+            return
+        oldest = min((self._raw[i][0] for i in held), default=detections.entries_read)
+        commit = ScoreCommit(
+            events,
+            detections,
+            held,
+            detections.entries_read - oldest,
+            [list(fields) for fields in result.scores],
+            result.sources,
+            [list(fields) for fields in result.dead],
+            {name: count for name, count in terms.items() if count},
+            self._next_caution(len(batch.inputs)),
+        )
+        with metrics.timed("score", "commit"):
+            await self._ownership.commit(self._owned, commit)
+        self._read = replace(detections)
+        self._gone, self._caution = 0, commit.caution
+        self._cautious_left -= len(batch.inputs)
+        self.let_others()
+        _count(batch, result, terms)
+
+    def _next_caution(self, inputs: int) -> int:
+        """Small batches until as many inputs have passed as a full batch would have held."""
+        return self._caution if self._cautious_left > inputs else 0
+
+    def _cursors(self, batch: ScoreBatch) -> tuple[Cursor, Cursor]:
+        mine = [one.entry_id for one in batch.inputs if one.stream == "events"]
+        done = self._owned.events
+        events = Cursor(
+            max(mine, key=id_key, default=done.last_id),
+            done.entries_read + len(mine) + batch.lost[0],
+        )
+        detections = replace(self._read)
+        detections.entries_read += batch.lost[1]
+        return events, detections
+
+
+ScoreWorked = tuple[ScoreBatch, Result]
+
+
+@dataclass(frozen=True, slots=True)
+class PartitionWork:
+    """Scores batches of one partition in a thread of its own."""
+
+    scorer: PartitionScorer
+    thread: Executor
+
+    async def handle(self, batch: ScoreBatch) -> ScoreWorked:
+        """Score inputs; a batch without inputs lets silence show."""
+        loop = asyncio.get_running_loop()
+        with metrics.timed("score", "score"):
+            result = await loop.run_in_executor(self.thread, self._score, batch)
+        return batch, result
+
+    def _score(self, batch: ScoreBatch) -> Result:
+        now_ms = batch.now_ms + round((monotonic() - batch.read_s) * 1e3)
+        if batch.inputs:
+            return self.scorer.score(batch.inputs, now_ms)
+        return self.scorer.tick(now_ms)
+
+
+def _event(entry_id: bytes, fields: dict[bytes, bytes], partition: int, partitions: int) -> Input:
+    try:
+        return Input(
+            "events", entry_id, fields, read_event(entry_id, fields, partition, partitions)
+        )
+    except EntryError as error:
+        return Input("events", entry_id, fields, error)
+
+
+def _detection(entry_id: bytes, fields: dict[bytes, bytes], number: int, parts: int) -> Input:
+    try:
+        value = read_detection(entry_id, fields, number, parts)
+        return Input("detections", entry_id, fields, value)
+    except EntryError as error:
+        return Input("detections", entry_id, fields, error)
+
+
+def _turn(one: Input) -> tuple[int, int]:
+    """Order of scoring: when the input was added, for a frame its own entry id."""
+    if isinstance(one.value, DetectionEntry):
+        return id_key(one.value.frame)
+    return id_key(one.entry_id)
+
+
+def _count(batch: ScoreBatch, result: Result, ledger: Counter[str]) -> None:
+    metrics.ENTRIES.labels("score", "scored").inc(ledger["events_scored"] + ledger["frames_scored"])
+    metrics.DROPS.labels("score", "duplicate").inc(ledger["events_dropped_duplicate"])
+    metrics.ENTRIES.labels("score", "dead").inc(len(result.dead))
+    metrics.LOST.labels("score").inc(sum(batch.lost))
+    for kind in ("event", "frame"):
+        metrics.LATE.labels(kind).inc(ledger[f"{kind}s_late"])
+    if not batch.inputs:
+        return
+    metrics.BATCH_ENTRIES.labels("score").observe(len(batch.inputs))
+    now_ms = batch.now_ms + (monotonic() - batch.read_s) * 1e3
+    for one in batch.inputs:
+        if one.stream == "events":
+            metrics.LATENCY.labels("event").observe(max(0.0, now_ms - id_ms(one.entry_id)) / 1e3)
+
+
+async def serve_partition(
+    feed: PartitionFeed, work: PartitionWork, stop: asyncio.Event, health: Health
+) -> None:
+    """Serve one owned partition until `stop`; what was read is scored and committed first."""
+    try:
+        await feed.start()
+        await consume(feed, work, stop, health)
+    finally:
+        feed.let_others()

@@ -1,0 +1,220 @@
+"""A partition's scoring: every input ends once, batches may be cut anywhere, states are movable."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import msgpack
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from pipeline.errors import EntryError, Reason
+from pipeline.records import Detections
+from pipeline.score_entries import group
+from pipeline.scorer import AT_REST, Input, PartitionScorer, Result
+from pipeline.scoring.engine import Engine, warm_up
+from pipeline.wire import Envelope, EventEntry
+from pipeline.wire_results import DetectionEntry
+
+T0 = 1_700_000_000_000
+warm_up()  # a compilation takes longer than a test may
+
+
+def event(
+    at_ms: int, values: dict[str, float] | None = None, source: str = "s", **more: Any
+) -> Input:
+    entry_id = b"%d-0" % (T0 + at_ms)
+    head = Envelope(entry_id, T0 + at_ms, source, T0 + at_ms, **more)
+    value = EventEntry(head, {"a": 1.0} if values is None else values, None)
+    return Input("events", entry_id, {b"source": source.encode()}, value)
+
+
+def frame(at_ms: int, boxes: int = 1, source: str = "s", done_ms: int = 50) -> Input:
+    entry_id = b"%d-1" % (T0 + at_ms + done_ms)
+    head = Envelope(entry_id, T0 + at_ms + done_ms, source, T0 + at_ms)
+    xyxy = np.array([[10 + 60 * k, 10, 50 + 60 * k, 50] for k in range(boxes)], np.float32)
+    found = Detections(
+        xyxy.reshape(-1, 4), np.full(boxes, 0.9, np.float32), np.zeros(boxes, np.int32)
+    )
+    frame_id = b"%d-0" % (T0 + at_ms)
+    labels = ("person",) * boxes
+    value = DetectionEntry(head, frame_id, "frames", "m@0", 640, 480, found, labels)
+    return Input("detections", entry_id, {}, value)
+
+
+def fields_of(result: Result) -> list[dict[str, Any]]:
+    rows: list[dict[Any, Any]] = [dict(zip(f[::2], f[1::2], strict=True)) for f in result.scores]
+    for row in rows:
+        row["data"] = msgpack.unpackb(row["data"])
+    return rows
+
+
+def scorer_of(*sources: str) -> PartitionScorer:
+    scorer = PartitionScorer(Engine())
+    for source in sources or ("s",):
+        scorer.learn(source, None)
+    return scorer
+
+
+def test_consecutive_events_share_an_entry() -> None:
+    """One entry accounts for them all: inputs, n, first, last."""
+    (row,) = fields_of(scorer_of().score([event(0), event(10), event(20)], T0 + 30))
+
+    assert (row["kind"], row["inputs"], row["n"]) == ("event", 3, 3)
+    assert (row["first"], row["last"]) == (b"%d-0" % T0, b"%d-0" % (T0 + 20))
+    assert row["data"]["latency_ms"] == 10
+
+
+@pytest.mark.parametrize("more", [{"meta": b"\x80"}, {"traceparent": b"00-x"}])
+def test_an_event_with_something_to_echo_is_alone(more: dict[str, Any]) -> None:
+    """Its neighbours keep their own entries."""
+    inputs = [event(0), event(10), event(20, **more), event(30)]
+    rows = fields_of(scorer_of().score(inputs, T0))
+
+    assert [row["inputs"] for row in rows] == [2, 1, 1]
+    assert [row["n"] for row in rows] == [2, 3, 4]
+
+
+def test_producers_do_not_share_an_entry() -> None:
+    """seq_first and seq_last belong to one producer."""
+    inputs = [
+        event(at, producer=producer, seq=seq)
+        for at, producer, seq in [(0, "p", 1), (1, "p", 2), (2, "q", 1), (3, "p", 3)]
+    ]
+    rows = fields_of(scorer_of().score(inputs, T0))
+
+    assert [(r["producer"], r["seq_first"], r["seq_last"]) for r in rows] == [
+        ("p", 1, 2),
+        ("q", 1, 1),
+        ("p", 3, 3),
+    ]
+
+
+def test_a_duplicate_is_dropped_and_counted() -> None:
+    """The second of a number makes no entry."""
+    scorer = scorer_of()
+    first = scorer.score([event(0, producer="p", seq=7)], T0)
+    again = scorer.score([event(5, producer="p", seq=7), event(6, producer="p", seq=8)], T0)
+
+    assert first.ledger()["events_scored"] == 1
+    assert again.ledger()["events_dropped_duplicate"] == 1
+    assert again.ledger()["events_scored"] == 1
+    assert [row["n"] for row in fields_of(again)] == [2]
+
+
+def test_a_bad_entry_leaves_its_neighbours_alone() -> None:
+    """One name more than there is room for, and an unreadable one, are dead letters."""
+    many = {f"c{k}": 1.0 for k in range(17)}
+    broken = Input("events", b"5-0", {b"source": b"s"}, EntryError(Reason.BAD_FIELD, "no"))
+    result = scorer_of().score([event(0), event(1, many), broken, event(2)], T0)
+
+    assert result.ledger()["events_dead"] == 2
+    assert [row["n"] for row in fields_of(result)] == [2]
+    letters = [dict(zip(f[::2], f[1::2], strict=True)) for f in result.dead]
+    assert [letter["reason"] for letter in letters] == ["bad_field", "bad_field"]
+    (write,) = result.sources
+    assert write.add["dead"] == 2
+
+
+def test_a_frame_has_tracks_and_an_entry_of_its_own() -> None:
+    """Ids begin at the first frame's time and stay."""
+    scorer = scorer_of()
+    rows = fields_of(scorer.score([frame(100 * k, 2) for k in range(6)], T0 + 600))
+
+    assert [row["inputs"] for row in rows] == [1] * 6
+    ids = {track["id"] for row in rows for track in row["data"]["tracks"]}
+    assert len(ids) == 2
+    assert min(ids) >= T0
+    assert rows[-1]["data"]["tracks"][0]["label"] == "person"
+
+
+def test_a_straggler_is_scored_late_and_moves_no_track() -> None:
+    """A frame behind the newest is counted, marked, and has no tracks."""
+    scorer = scorer_of()
+    scorer.score([frame(100 * k) for k in range(4)], T0)
+    result = scorer.score([frame(50)], T0)
+    (row,) = fields_of(result)
+
+    assert (row["late"], row["data"]["tracks"]) == (1, [])
+    assert result.ledger()["frames_late"] == 1
+
+
+def test_silence_lets_the_level_fall_and_says_so() -> None:
+    """Ticks make entries without inputs until the source is at rest."""
+    rng = np.random.default_rng(3)
+    state, inputs = np.zeros(4), []
+    for k in range(400):
+        state = 0.5 * state + 0.45 * np.roll(state, 1) + rng.normal(size=4)
+        inputs.append(event(k * 250, {f"c{j}": float(x) for j, x in enumerate(np.abs(state))}))
+    scorer = scorer_of()
+    before = fields_of(scorer.score(inputs, T0))
+    level = float(before[-1]["level"])
+    ticks: list[dict[str, Any]] = []
+    for second in range(1, 40):
+        now_ms = T0 + 400 * 250 + 1000 * second
+        ticks += fields_of(scorer.tick(now_ms))
+
+    assert level > 0.1
+    assert all((row["kind"], row["inputs"], row["n"]) == ("tick", 0, 400) for row in ticks)
+    assert (float(ticks[-1]["level"]), ticks[-1]["phase"]) == AT_REST
+    assert fields_of(scorer.tick(T0 + 400 * 250 + 50_000)) == []
+
+
+INPUTS = st.lists(
+    st.tuples(st.sampled_from("st"), st.integers(1, 400), st.integers(0, 5), st.booleans()),
+    min_size=1,
+    max_size=60,
+)
+
+
+def _inputs(rows: list[tuple[str, int, int, bool]]) -> list[Input]:
+    made, at_ms = [], 0
+    for source, step_ms, value, is_frame in rows:
+        at_ms += step_ms
+        if is_frame:
+            made.append(frame(at_ms, value % 3, source, done_ms=0))
+        else:
+            made.append(event(at_ms, {"a": float(value), "b": 1.0}, source))
+    return made
+
+
+@settings(deadline=None, max_examples=25)
+@given(INPUTS, st.data())
+def test_any_split_into_batches_gives_the_same(
+    rows: list[tuple[str, int, int, bool]], data: st.DataObject
+) -> None:
+    """State, levels and counts do not depend on where batches end, nor on moves between them."""
+    inputs = _inputs(rows)
+    whole = scorer_of("s", "t")
+    expected = whole.score(inputs, T0)
+    split, found, start = scorer_of("s", "t"), list[Result](), 0
+    memory: dict[str, bytes] = {}
+    while start < len(inputs):
+        size = data.draw(st.integers(1, len(inputs) - start))
+        if data.draw(st.booleans()):
+            split = PartitionScorer(Engine())
+            for source in ("s", "t"):
+                split.learn(source, memory.get(source))
+        result = split.score(inputs[start : start + size], T0)
+        memory |= {w.name: w.memory for w in result.sources if w.memory is not None}
+        found.append(result)
+        start += size
+
+    assert memory == {write.name: write.memory for write in expected.sources}
+    last = {row["source"]: row for result in found for row in fields_of(result)}
+    for row in fields_of(expected):
+        if row["n"] == last[row["source"]]["n"]:
+            assert last[row["source"]]["level"] == row["level"]
+    total = sum((result.ledger() for result in found), start=found[0].ledger().__class__())
+    assert total == +expected.ledger()
+
+
+def test_grouping_keeps_every_input_once() -> None:
+    """Of interleaved sources each keeps its order."""
+    scorer = scorer_of("s", "t")
+    result = scorer.score([event(k, source="st"[k % 2]) for k in range(10)], T0)
+
+    assert [(r["source"], r["inputs"]) for r in fields_of(result)] == [("s", 5), ("t", 5)]
+    assert group([]) == []

@@ -1,0 +1,1 @@
+"""How the model of the demo was made, and how good it is. Not part of the installed package."""

@@ -1,0 +1,75 @@
+"""`percipio score`: one score worker, events and detections to scores and state."""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import secrets
+from concurrent.futures import ThreadPoolExecutor
+
+from pipeline.gauges import watch_lag
+from pipeline.inputs import InputLimits
+from pipeline.log import get_logger
+from pipeline.ownership import OwnedPartition, Ownership
+from pipeline.partition import Keys
+from pipeline.pool import PartitionPool
+from pipeline.score_stage import PartitionFeed, PartitionWork, ScoreLimits, serve_partition
+from pipeline.scorer import PartitionScorer
+from pipeline.scoring.channels import ChannelMaps
+from pipeline.scoring.engine import Engine, warm_up
+from pipeline.scoring.parameters import Parameters
+from pipeline.settings import Settings
+from pipeline.stream import Store
+from workers.runner import Context, run_worker
+
+
+def add_arguments(_parser: argparse.ArgumentParser) -> None:
+    """Declare what the command takes: nothing, the settings say it all."""
+
+
+def run(_args: argparse.Namespace, _settings: Settings) -> int:
+    """Run until SIGTERM or Ctrl-C."""
+    return run_worker("score", main)
+
+
+async def main(context: Context) -> None:
+    """Own partitions and score them until told to stop."""
+    settings, streams = context.settings, context.settings.streams
+    keys = Keys(streams.key_prefix, streams.partitions)
+    async with Store.open(settings.redis.url, keys, wait_s=settings.redis.wait_s) as store:
+        await _warm_up()
+        limits = InputLimits(ttl_s=streams.state_ttl_s, results_keep=streams.results_keep)
+        name = f"{context.consumer}-{secrets.token_hex(4)}"
+        await _own(context, Ownership(store, name, settings.score.lease_ms, limits))
+
+
+async def _warm_up() -> None:
+    get_logger().info(
+        "kernels_loading", note="the first start on a machine compiles, a minute or so"
+    )
+    seconds = await asyncio.to_thread(warm_up)
+    get_logger().info("kernels_ready", seconds=round(seconds, 1))
+
+
+async def _own(context: Context, ownership: Ownership) -> None:
+    mine = context.settings.score
+    maps = ChannelMaps.load(mine.channel_map) if mine.channel_map else ChannelMaps()
+    parameters = Parameters(delta_ms=mine.bin_ms, hop_bins=mine.hop, surrogates=mine.surrogates)
+    limits = ScoreLimits(inputs=mine.batch, patience_ms=mine.reorder_ms)
+    with ThreadPoolExecutor(1, thread_name_prefix="score") as thread:
+
+        async def serve(owned: OwnedPartition, stop: asyncio.Event) -> None:
+            scorer = PartitionScorer(Engine(parameters, maps))
+            feed = PartitionFeed(ownership, owned, scorer, limits)
+            work = PartitionWork(scorer, thread)
+            await serve_partition(feed, work, stop, context.health)
+
+        context.health.ready()
+        pool = PartitionPool(ownership, serve, limits.inputs)
+        async with asyncio.TaskGroup() as group:
+            group.create_task(watch_lag(ownership.store, context.stop), name="lag")
+            group.create_task(pool.run(context.stop, context.health.progress), name="pool")
+
+
+if __name__ == "__main__":
+    raise SystemExit(run_worker("score", main))
