@@ -239,7 +239,6 @@ def draw(path: Path) -> None:
     import matplotlib as mpl
 
     mpl.use("Agg")
-    mpl.rcParams["svg.hashsalt"] = "percipio"
     from matplotlib import pyplot
 
     figure, axes = pyplot.subplots(2, 4, figsize=(12, 5), sharex=True, sharey=True)
@@ -256,7 +255,7 @@ def draw(path: Path) -> None:
     figure.supylabel("level")
     figure.tight_layout()
     path.parent.mkdir(parents=True, exist_ok=True)
-    figure.savefig(path, metadata={"Date": None} if path.suffix == ".svg" else None)
+    figure.savefig(path)
 
 
 WEIGHTS: tuple[tuple[str, dict[str, Any]], ...] = (

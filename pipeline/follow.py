@@ -4,7 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import random
-from collections.abc import AsyncGenerator, Awaitable, Callable, Iterable, Mapping, Sequence
+from collections.abc import (
+    AsyncGenerator,
+    Awaitable,
+    Callable,
+    Iterable,
+    Mapping,
+    Sequence,
+)
 from dataclasses import dataclass, replace
 from typing import Any, TypeVar
 
@@ -20,6 +27,7 @@ log = get_logger()
 OLDEST = "0"
 _COUNT = 256
 _PAUSE_S = (0.1, 2.0)
+_CANCEL_S = 0.1
 
 T = TypeVar("T")
 
@@ -81,6 +89,13 @@ class Followers:
         finally:
             self._open.discard(inlet)
             await inlet.close()
+
+    async def ends(
+        self, partitions: Iterable[int], kinds: Sequence[Kind]
+    ) -> dict[Stream, Position]:
+        """Give where streams end now, waiting out any outage."""
+        streams = [(part, KINDS.index(kind)) for part in partitions for kind in kinds]
+        return await _start(self._store, streams, None)
 
     async def close(self) -> None:
         """End all iterations."""

@@ -28,6 +28,7 @@ log = get_logger()
 PORTS_TRIED = 20
 _SIZES = (1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 1024)
 _SHORT_S = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5)
+_LOOKUP = ("what", "outcome")
 _LONG_S = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 300)
 
 ENTRIES = Counter(
@@ -87,6 +88,53 @@ OWNED = Gauge("percipio_owned_partitions", "Partitions this worker owns.")
 CACHE = Counter("percipio_cache_lookups", "Frames looked up among those seen.", ["outcome"])
 """outcome: hit, miss."""
 
+REQUESTS = Counter("percipio_api_requests", "Requests answered.", ["route", "method", "status"])
+"""route: as in the OpenAPI, `/v1/sources/{source}/state`."""
+
+REQUEST_TIME = Histogram(
+    "percipio_api_request_seconds", "From request to answer.", ["route"], buckets=_SHORT_S
+)
+
+API_LOOKUPS = Counter("percipio_api_lookups", "Reads, by where they were served from.", _LOOKUP)
+"""what: state, results, replay, sources, status, frame, session; outcome: hit (memory), miss."""
+
+API_AGE = Histogram(
+    "percipio_api_served_age_seconds", "Age of what memory served.", ["what"], buckets=_SHORT_S
+)
+
+API_FOLLOWED = Histogram(
+    "percipio_api_followed_seconds", "From a result in Redis to memory.", buckets=_SHORT_S
+)
+
+API_LISTENERS = Gauge("percipio_api_listeners", "Live connections.", ["via"])
+"""via: sse, websocket, mjpeg."""
+
+API_MISSED = Counter("percipio_api_missed_results", "Results that slow listeners were not sent.")
+
+API_REFUSED = Counter("percipio_api_refused", "Requests refused.", ["why"])
+"""why: key, role, origin, host, rate, listeners."""
+
+API_DRAW = Histogram("percipio_api_draw_seconds", "Time to draw a frame.", buckets=_SHORT_S)
+
+LEDGER_DIFFERENCE = Gauge(
+    "percipio_ledger_difference_entries", "Entries in, not accounted for yet.", ["equation"]
+)
+"""equation: frames, events, detections; read from Redis by the API, of the whole deployment."""
+
+STREAM_LAG = Gauge("percipio_stream_lag_entries", "Entries to be delivered yet.", ["stream"])
+
+STREAM_PENDING = Gauge("percipio_stream_pending_entries", "Delivered, not done with.", ["stream"])
+
+STREAM_OLDEST = Gauge("percipio_stream_oldest_seconds", "Age of the oldest to be done.", ["stream"])
+
+DEAD_KEPT = Gauge("percipio_dead_letters_kept", "Dead letters that wait for somebody.")
+
+UNOWNED = Gauge("percipio_unowned_partitions", "Partitions that no score worker owns.")
+
+REDIS_MEMORY = Gauge("percipio_redis_memory_bytes", "Memory that Redis uses.")
+
+REDIS_MEMORY_LIMIT = Gauge("percipio_redis_memory_limit_bytes", "Its maxmemory; 0 for none.")
+
 GPU_USE = Gauge("percipio_gpu_use_ratio", "Share of the last moment the GPU was busy.", ["gpu"])
 
 GPU_MEMORY = Gauge("percipio_gpu_memory_bytes", "GPU memory in use, by all processes.", ["gpu"])
@@ -101,6 +149,17 @@ def describe_build(**labels: str) -> None:
     except metadata.PackageNotFoundError:  # a checkout on the path, not installed
         version = "unknown"
     BUILD.info({"version": version, **labels})
+
+
+def api_lookups() -> dict[str, dict[str, int]]:
+    """Give the API's lookups so far, by what was looked up and whether memory had it."""
+    found: dict[str, dict[str, int]] = {}
+    for family in API_LOOKUPS.collect():
+        for sample in family.samples:
+            if sample.name.endswith("_total"):
+                what, outcome = sample.labels["what"], sample.labels["outcome"]
+                found.setdefault(what, {})[outcome] = int(sample.value)
+    return found
 
 
 @contextmanager

@@ -110,6 +110,10 @@ class Keys:
         )
         return PartitionKeys(base, *(f"{base}:{name}" for name in names))
 
+    def tag_of_source(self, source: str) -> str:
+        """Give the tag of the partition that a source belongs to, `p007`."""
+        return tag_of(partition_of(source, self.partitions))
+
     def of_source(self, source: str) -> PartitionKeys:
         """Give the keys of the partition that a source belongs to."""
         return self.of(partition_of(source, self.partitions))

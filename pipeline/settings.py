@@ -212,6 +212,11 @@ class ApiSettings:
         take.optional_file(),
         "Lines `key-hash role [source-pattern]`; roles `publish`, `read`, `admin`.",
     )
+    rate_per_s: float = variable(
+        "API_RATE_PER_S=2000",
+        take.number(0, 1_000_000),
+        "Requests a second that one key, or address, may make of the API; 0 is any number.",
+    )
 
 
 @dataclass(frozen=True, slots=True)

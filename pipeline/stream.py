@@ -323,6 +323,20 @@ class Store:
             answers: list[Any] = await pipe.execute(raise_on_error=False)
         return answers
 
+    async def run_whole(self, commands: Sequence[Sequence[Argument]]) -> list[Any]:
+        """Run commands on keys of one slot as a transaction: all of them take effect, or none.
+
+        Raises:
+            FullError: Redis is at maxmemory; none took effect.
+            DependencyError: Redis is away; whether they took effect is not known.
+        """
+        async with self.translating(str(commands[0][0])):
+            pipe = self._client.pipeline(transaction=True)
+            for command in commands:
+                pipe.execute_command(*command)
+            answers: list[Any] = await pipe.execute()
+        return answers
+
     async def wait_for(self, last_seen: dict[str, bytes], block_ms: int = BLOCK_MS) -> bool:
         """Wait until a stream has an entry after the id given, at most a second.
 
@@ -350,6 +364,8 @@ class Store:
             yield
         except NoPermissionError as error:
             raise SettingsError(f"Redis refuses {what}: {error}") from error
+        except OutOfMemoryError as error:
+            raise FullError(f"Redis is full (maxmemory): {what} refused") from error
         except (RedisError, RedisClusterException, OSError) as error:
             raise DependencyError(f"Redis: {what}: {error}") from error
 

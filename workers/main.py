@@ -16,6 +16,8 @@ COMMANDS = {
     "up": "Redis and all workers on this machine, until Ctrl-C",
     "detect": "a worker that finds objects in frames",
     "score": "a worker that tracks objects and scores sources",
+    "api": "the HTTP API and the page",
+    "keys": "who may use the API: new, list, revoke",
     "produce": "publish a video, pictures, a camera, a stream, or events",
     "watch": "follow detections and scores",
     "status": "lag, owners, consumers, dead letters, ledger",

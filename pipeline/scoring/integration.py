@@ -7,6 +7,7 @@ Phi_SI(A|B) = h(A) + h(B) - h(A u B) with h(M) = 1/2 ln det Sigma(y_M | x_M), x 
 from __future__ import annotations
 
 import math
+from functools import partial
 
 import numpy as np
 from numba import njit
@@ -21,7 +22,7 @@ _ALL = _SUBSETS - 1
 RIDGE = 1e-3
 
 
-def _lesser(part: int, subset: int) -> int:
+def _lesser(subset: int, part: int) -> int:
     return min(part.bit_count(), (subset ^ part).bit_count())
 
 
@@ -32,7 +33,8 @@ def bipartitions() -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         subsets: (247,) masks, the largest first; starts: (248,) into parts; parts: (3025,), the
         part that holds the subset's lowest node, cuts that split off least first.
     """
-    subsets, starts, parts = [], [0], []
+    subsets: list[int] = []
+    starts, parts = [0], list[int]()
     for subset in sorted(range(_SUBSETS), key=int.bit_count, reverse=True):
         if subset.bit_count() < 2:
             break
@@ -42,7 +44,7 @@ def bipartitions() -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         while part := (part - 1) & subset:
             if part & lowest:
                 parts.append(part)
-        parts[first:] = sorted(parts[first:], key=lambda m, s=subset: _lesser(m, s))
+        parts[first:] = sorted(parts[first:], key=partial(_lesser, subset))
         subsets.append(subset)
         starts.append(len(parts))
     return (np.array(subsets), np.array(starts), np.array(parts))
@@ -217,7 +219,7 @@ def main_complex(h, alive, declared, t):  # type: ignore[no-untyped-def]
     """
     best_phi = 0.0
     best_score = 0.0
-    core = 0
+    core = np.int64(0)
     for k in range(t.subsets.size):
         subset = t.subsets[k]
         if subset & ~alive:

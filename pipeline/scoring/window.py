@@ -231,8 +231,8 @@ def _random(state):  # type: ignore[no-untyped-def]
 def surrogate_null(rows, alive, declared, seed, bias, s, t):  # type: ignore[no-untyped-def]
     """Give the largest main-complex score of 19 copies whose nodes are shifted circularly.
 
-    Every node is shifted by another amount, at least half a slot of rows / 8 bins apart, so that
-    no two nodes keep their relation in time (Theiler et al. 1992).
+    The nodes are dealt out over eight slots of rows / 8 bins in random order and start anywhere
+    in theirs, so that hardly any two keep their relation in time (Theiler et al. 1992).
 
     Args:
         rows: valid bins in s.z.
@@ -255,7 +255,7 @@ def surrogate_null(rows, alive, declared, seed, bias, s, t):  # type: ignore[no-
             s.shift[g], s.shift[k] = s.shift[k], s.shift[g]
         for g in range(NODES):
             state, word = _random(state)
-            jitter = np.int64((word >> np.uint64(33)) % np.uint64((slot + 1) // 2))
+            jitter = np.int64((word >> np.uint64(33)) % np.uint64(slot))
             at = s.shift[g] * slot + jitter
             for i in range(rows):
                 s.shifted[i, g] = s.z[at, g]

@@ -34,7 +34,7 @@ async def test_a_dead_letter_says_what_the_contract_says(score_only: Streams) ->
 
 async def test_the_entry_of_a_dead_letter_is_the_original(score_only: Streams) -> None:
     source = a_source()
-    fields = {
+    fields: dict[str, str | bytes] = {
         "channel": "motion",
         "value": "nan",
         "meta": pack({"a": b"\xff"}),
@@ -42,7 +42,7 @@ async def test_the_entry_of_a_dead_letter_is_the_original(score_only: Streams) -
         "raw": b"\x00\xff\xc1",
     }
 
-    await score_only.add("events", source, fields)
+    await score_only.add("events", source, {**fields})
     await score_only.settled(source)
 
     (letter,) = await score_only.of("dead", source)
@@ -95,8 +95,14 @@ async def test_detections_of_an_unknown_version_are_a_dead_letter(
     neighbour = a_source(partition=partition_of(source))
     before = await score_only.ledger(partition_of(source))
 
-    fields = {"v": version, "frame": "1-0", "stream": "frames", "ts": "1", "data": pack({})}
-    bad = await score_only.add("detections", source, fields)
+    fields: dict[str, str | bytes] = {
+        "v": version,
+        "frame": "1-0",
+        "stream": "frames",
+        "ts": "1",
+        "data": pack({}),
+    }
+    bad = await score_only.add("detections", source, {**fields})
     score_only.foreign[partition_of(source)] += 1
     await score_only.event(neighbour)
     await score_only.settled(source)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import random
 import time
+from typing import Any
 
 from tests.streams import Streams, a_source, at, pack, picture
 
@@ -14,7 +15,11 @@ REMEMBERED = 4096
 async def publish(streams: Streams, source: str, numbers: list[int], producer: str = "run") -> None:
     """Publish events with these `seq`, each with an entry of its own in the results."""
     for number in numbers:
-        fields = {"seq": number, "producer": producer, "meta": pack({"seq": number})}
+        fields: dict[str, Any] = {
+            "seq": number,
+            "producer": producer,
+            "meta": pack({"seq": number}),
+        }
         await streams.event(source, **fields)
 
 

@@ -58,7 +58,7 @@ async def test_events_are_scored_dropped_or_dead_as_the_contract_says(
     async with score_only.counting(sources[0]) as counted:
         for number, (which, fields, seq) in enumerate(published):
             source = sources[which]
-            numbered = {} if seq is None else {"seq": seq, "producer": "run"}
+            numbered: dict[str, str | int] = {} if seq is None else {"seq": seq, "producer": "run"}
             meta = {"meta": pack({"number": number})}
             entry_id = await score_only.add("events", source, {**fields, **numbered, **meta})
             if fields in INVALID:
