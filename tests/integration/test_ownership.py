@@ -12,7 +12,7 @@ from pipeline.inputs import InputLimits
 from pipeline.ledger import read_status
 from pipeline.ownership import Cursor, OwnedPartition, Ownership, ScoreCommit
 from pipeline.partition import Keys
-from pipeline.stream import Store
+from pipeline.stream import Argument, Store
 from tests.conftest import eventually
 
 KEYS = Keys(partitions=1)
@@ -44,7 +44,7 @@ async def _event(redis: Any) -> bytes:
 def _commit(owned: OwnedPartition, last: bytes, count: int = 1) -> ScoreCommit:
     events = Cursor(last, owned.events.entries_read + count)
     ledger = {"events_scored": count}
-    scores = [["v", 1, "source", "s"]]
+    scores: list[list[Argument]] = [["v", 1, "source", "s"]]
     return ScoreCommit(events, owned.detections, [], 0, scores, [], [], ledger)
 
 

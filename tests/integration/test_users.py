@@ -5,6 +5,7 @@ from __future__ import annotations
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from redis import Redis
@@ -22,7 +23,7 @@ USERS = Path(__file__).parents[2] / "deploy" / "users.acl"
 KEYS = Keys(partitions=1)
 NAMES = KEYS.of(0)
 EVENT = {"source": "a", "channel": "motion", "value": "0.5"}
-DENIED = {
+DENIED: dict[str, list[tuple[Any, ...]]] = {
     "publisher": [
         ("XRANGE", NAMES.events, "-", "+"),
         ("XTRIM", NAMES.events, "MAXLEN", 0),
