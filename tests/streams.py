@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import itertools
 import os
+import signal
+import subprocess
 import zlib
 from collections import Counter
 from collections.abc import AsyncIterator, Collection, Iterable, Mapping
@@ -14,6 +16,7 @@ from typing import Any
 import cv2
 import msgpack
 import numpy as np
+import pytest
 from redis.exceptions import ResponseError
 
 from tests.conftest import eventually
@@ -35,6 +38,8 @@ FRAME_TERMS = (
 EVENT_TERMS = ("events_scored", "events_dropped_duplicate", "events_dead", "events_lost_trimmed")
 SCORED_TERMS = ("frames_scored", "detections_dead")
 TERMS = (*FRAME_TERMS, *EVENT_TERMS, *SCORED_TERMS, "events_late", "frames_late")
+
+UNHARMED = (None, 0, -signal.SIGKILL)
 
 Fields = Mapping[str, str | bytes | int | float]
 
@@ -121,6 +126,8 @@ class Streams:
     redis: Any  # a Redis client; its stubs say that replies may be text, ours are bytes
     foreign: Counter[int] = field(default_factory=Counter)
     """By partition, entries of `detections` that no frame stands behind: a test added them."""
+    watched: list[subprocess.Popen[bytes]] = field(default_factory=list)
+    """Workers in whose place nobody needs to wait once one of them has crashed."""
 
     async def add(
         self, kind: str, source: str, fields: Fields, *, partition: int | None = None, id: str = "*"
@@ -219,6 +226,8 @@ class Streams:
 
     async def settled_in(self, partitions: Collection[int], timeout_s: float = 30.0) -> None:
         async def is_settled() -> bool:
+            if crashed := [it.args for it in self.watched if it.poll() not in UNHARMED]:
+                pytest.fail(f"crashed: {crashed}")
             wrong = {part: await self.unbalanced(part) for part in partitions}
             assert not any(wrong.values()), {part: left for part, left in wrong.items() if left}
             return True

@@ -119,7 +119,7 @@ async def deployment(ground: Ground) -> AsyncIterator[Streams]:
 async def _deployment(ground: Ground, *names: str) -> AsyncIterator[Streams]:
     ground.ensure(*names)
     async with Redis.from_url(ground.url) as redis:
-        streams = Streams(redis, ground.foreign)
+        streams = Streams(redis, ground.foreign, list(ground.processes.values()))
         if not ground.ready.issuperset(names):
             await eventually(lambda: _is_up(ground, streams), START_S, "a worker's groups")
             warm = a_source("warm")

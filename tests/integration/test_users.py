@@ -5,7 +5,6 @@ from __future__ import annotations
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import pytest
 from redis import Redis
@@ -23,7 +22,7 @@ USERS = Path(__file__).parents[2] / "deploy" / "users.acl"
 KEYS = Keys(partitions=1)
 NAMES = KEYS.of(0)
 EVENT = {"source": "a", "channel": "motion", "value": "0.5"}
-DENIED: dict[str, list[tuple[Any, ...]]] = {
+DENIED: dict[str, list[tuple[str | int, ...]]] = {
     "publisher": [
         ("XRANGE", NAMES.events, "-", "+"),
         ("XTRIM", NAMES.events, "MAXLEN", 0),

@@ -8,6 +8,7 @@ import os
 import subprocess
 import sys
 from collections import Counter
+from collections.abc import Mapping
 from pathlib import Path
 
 import pytest
@@ -25,6 +26,7 @@ QUICK = {
     "PERCIPIO_DEVICE": "cpu",
     "PERCIPIO_RUNTIME": "torch",
     "PERCIPIO_IMAGE_SIZE": "160",
+    "PERCIPIO_CLAIM_IDLE_MS": "2000",
 }
 START_S = 240.0
 
@@ -37,16 +39,30 @@ def streams(redis: Redis) -> Streams:
 
 
 @pytest.fixture
+def start(worker: Worker, streams: Streams) -> Worker:
+    """Start a worker, of whose crash whoever waits is told."""
+
+    def start(
+        name: str, environ: Mapping[str, str] | None = None, *arguments: str
+    ) -> subprocess.Popen[bytes]:
+        process = worker(name, environ, *arguments)
+        streams.watched.append(process)
+        return process
+
+    return start
+
+
+@pytest.fixture
 def demo_model() -> None:
     if not DEMO_MODEL.is_file():
         pytest.skip(f"no model at {DEMO_MODEL}")
 
 
-async def test_what_came_before_the_first_worker_is_taken(streams: Streams, worker: Worker) -> None:
+async def test_what_came_before_the_first_worker_is_taken(streams: Streams, start: Worker) -> None:
     source = a_source()
     entry_id = await streams.event(source)
 
-    worker("score")
+    start("score")
 
     await streams.settled(source, timeout_s=START_S)
     (score,) = await streams.scores(source)
@@ -55,10 +71,10 @@ async def test_what_came_before_the_first_worker_is_taken(streams: Streams, work
 
 
 async def test_a_worker_told_to_stop_finishes_and_ends_well(
-    streams: Streams, worker: Worker
+    streams: Streams, start: Worker
 ) -> None:
     source = a_source()
-    process = worker("score")
+    process = start("score")
     await streams.event(source)
     await streams.settled(source, timeout_s=START_S)
 
@@ -70,13 +86,13 @@ async def test_a_worker_told_to_stop_finishes_and_ends_well(
 
 
 async def test_events_are_scored_once_when_a_score_worker_is_killed(
-    streams: Streams, worker: Worker
+    streams: Streams, start: Worker
 ) -> None:
     sources = [a_source(partition=part) for part in (0, 5, 10, 15)]
-    first = worker("score")
+    first = start("score")
     await streams.event(sources[0])
     await streams.settled(sources[0], timeout_s=START_S)
-    second = worker("score")
+    second = start("score")
 
     ids: dict[str, list[str]] = {source: [] for source in sources}
     for number in range(400):
@@ -94,9 +110,9 @@ async def test_events_are_scored_once_when_a_score_worker_is_killed(
         assert [int(score["n"]) for score in scores] == list(range(1, len(scores) + 1))
 
 
-async def test_score_workers_share_the_partitions(streams: Streams, worker: Worker) -> None:
+async def test_score_workers_share_the_partitions(streams: Streams, start: Worker) -> None:
     sources = [a_source(partition=part) for part in range(PARTITIONS)]
-    workers = [worker("score"), worker("score")]
+    workers = [start("score"), start("score")]
 
     await eventually(lambda: owners(streams, 2), START_S, "two owners")
     for source in sources:
@@ -114,11 +130,11 @@ async def test_score_workers_share_the_partitions(streams: Streams, worker: Work
 
 @pytest.mark.usefixtures("demo_model")
 async def test_frames_are_detected_once_when_a_detect_worker_is_killed(
-    streams: Streams, worker: Worker
+    streams: Streams, start: Worker
 ) -> None:
     sources = [a_source() for _ in range(3)]
-    worker("score")
-    workers = [worker("detect", QUICK), worker("detect", QUICK)]
+    start("score")
+    workers = [start("detect", QUICK), start("detect", QUICK)]
     await eventually(lambda: consumers(streams, sources[0], 2), START_S, "two consumers")
 
     ids: dict[str, list[str]] = {source: [] for source in sources}
@@ -139,7 +155,7 @@ async def test_frames_are_detected_once_when_a_detect_worker_is_killed(
 
 @pytest.mark.usefixtures("demo_model")
 async def test_a_frame_that_comes_late_is_scored_late_and_moves_no_track(
-    streams: Streams, worker: Worker
+    streams: Streams, start: Worker
 ) -> None:
     source = a_source()
     stream = key("recordings", source)
@@ -147,17 +163,19 @@ async def test_a_frame_that_comes_late_is_scored_late_and_moves_no_track(
     late = await streams.frame(source, picture(3))
     await streams.redis.xreadgroup("detect", "a-slow-worker", {stream: ">"})
     early = [await streams.frame(source, picture(3), ts=1000 + 40 * number) for number in range(3)]
-    worker("score", {"PERCIPIO_REORDER_MS": "300"})
-    worker("detect", QUICK)
+    start("score", {"PERCIPIO_REORDER_MS": "300"})
+    start("detect", QUICK)
 
     async def are_scored() -> bool:
         # As a slow worker does, which is not gone.
-        await streams.redis.xclaim(stream, "detect", "a-slow-worker", 0, [late])
+        await streams.redis.xclaim(stream, "detect", "a-slow-worker", 0, [late], justid=True)
         return len(await streams.scores(source)) == 3
 
     await eventually(are_scored, START_S, "the scores of the frames in time")
     before = await streams.state(source)
-    await streams.redis.xclaim(stream, "detect", "a-slow-worker", 0, [late], idle=10**8)
+    await streams.redis.xclaim(
+        stream, "detect", "a-slow-worker", 0, [late], idle=10**8, justid=True
+    )
     await streams.settled(source, timeout_s=90)
 
     scores = await streams.scores(source)
@@ -169,9 +187,9 @@ async def test_a_frame_that_comes_late_is_scored_late_and_moves_no_track(
     assert before["tracks"] == after["tracks"]
 
 
-async def test_all_that_is_remembered_of_a_source_expires(streams: Streams, worker: Worker) -> None:
+async def test_all_that_is_remembered_of_a_source_expires(streams: Streams, start: Worker) -> None:
     source = a_source("forgotten")
-    worker("score", {"PERCIPIO_STATE_TTL_S": "60"})
+    start("score", {"PERCIPIO_STATE_TTL_S": "60"})
     await streams.event(source, seq=1, producer="run-1")
     await streams.settled(source, timeout_s=START_S)
 
@@ -182,10 +200,10 @@ async def test_all_that_is_remembered_of_a_source_expires(streams: Streams, work
 
 
 @pytest.mark.usefixtures("demo_model")
-async def test_the_newest_frame_is_kept_only_if_wanted(streams: Streams, worker: Worker) -> None:
+async def test_the_newest_frame_is_kept_only_if_wanted(streams: Streams, start: Worker) -> None:
     source = a_source()
-    worker("score")
-    worker("detect", {**QUICK, "PERCIPIO_KEEP_LAST_FRAME": "0"})
+    start("score")
+    start("detect", {**QUICK, "PERCIPIO_KEEP_LAST_FRAME": "0"})
 
     await streams.frame(source)
     await streams.settled(source, timeout_s=START_S)
@@ -193,14 +211,12 @@ async def test_the_newest_frame_is_kept_only_if_wanted(streams: Streams, worker:
     assert not await streams.redis.exists(key(f"last:{source}", source))
 
 
-async def test_cars_are_found_and_followed(
-    streams: Streams, worker: Worker, redis_url: str
-) -> None:
+async def test_cars_are_found_and_followed(streams: Streams, start: Worker, redis_url: str) -> None:
     video, weights = DATA / "media" / "cars.mp4", DATA / "weights"
     if not (video.is_file() and (weights / "yolov9t.pt").is_file()):
         pytest.skip(f"no cars.mp4 and weights at {DATA}: set PIPELINE_TEST_DATA to that folder")
-    worker("score")
-    worker("detect", {"PERCIPIO_MODEL_DIR": str(weights)})
+    start("score")
+    start("detect", {"PERCIPIO_MODEL_DIR": str(weights)})
     source = "cars"
 
     published = await percipio(
