@@ -37,7 +37,6 @@ class Claims:
     consumer: str
     idle_ms: int
     full: int
-    _began_s: float = field(init=False, default_factory=monotonic)
     _places: Iterator[Place] = field(init=False)
 
     def __post_init__(self) -> None:
@@ -61,12 +60,13 @@ class Claims:
         """Take over entries of one stream that belong to nobody; counts a delivery each.
 
         Args:
-            own: those that this consumer left when it ran before, however short ago.
+            own: those that this consumer left when it ran before, however short ago; only right
+                while it has nothing in work.
 
         Returns:
             As many as may be handled together: the fewer, the more often they were tried.
         """
-        idle_ms = int((monotonic() - self._began_s) * 1e3) + 1 if own else self.idle_ms
+        idle_ms = 0 if own else self.idle_ms
         args: tuple[Argument, ...] = (self.consumer, idle_ms, self.full, int(own))
         places = self._next_places()
         found = await self._ask("claimable", places, *args)

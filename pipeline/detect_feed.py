@@ -145,18 +145,27 @@ class DetectFeed:
         self._claimed: list[Entry] = []
         self._in_work: list[_Work] = []
         self._changed = asyncio.Event()
+        self._has_recovered = False
 
     async def next_batch(self, stop: asyncio.Event) -> Batch | None:
         """Give the next batch; entries taken over from a silent worker come first, and alone."""
         async with self._collecting:
             if not await self._wait_until(lambda: not self._is_retrying, stop):
                 return None
+            if not self._has_recovered:
+                await self._recover(stop)
             batch = await self._retry_batch(stop) or await self._collect(stop)
         if batch is not None:
             metrics.BATCHES.labels("detect", batch.reason.value).inc()
             metrics.BATCH_ENTRIES.labels("detect").observe(len(batch.items))
             metrics.BATCH_WAIT.labels("detect").observe(batch.waited_s)
         return batch
+
+    async def _recover(self, stop: asyncio.Event) -> None:
+        """Take up what this worker left when it ended before, ahead of anything new."""
+        if await self._wait_until(lambda: not self._in_work, stop):
+            self._claimed = await self._claims.take(own=True)
+            self._has_recovered = not self._claimed
 
     @property
     def _is_retrying(self) -> bool:
@@ -213,7 +222,6 @@ class DetectFeed:
 
     async def keep(self, stop: asyncio.Event, period_s: float) -> None:
         """Keep what is in work ours, take over what is nobody's, count what others removed."""
-        await self._guarded(self._take_over(stop, own=True))
         while not await sleep_unless(stop, random.uniform(0.75, 1.25) * period_s):
             await self._guarded(self._renew())
             await self._guarded(self._take_over(stop))
@@ -233,10 +241,10 @@ class DetectFeed:
         await self._claims.renew(held)
         metrics.RENEWED.labels("detect").inc(len(held))
 
-    async def _take_over(self, stop: asyncio.Event, *, own: bool = False) -> None:
+    async def _take_over(self, stop: asyncio.Event) -> None:
         """Take over batch after batch until nothing is left, or the one at hand takes long."""
-        while not self._claimed and not stop.is_set():
-            self._claimed = await self._claims.take(own=own)
+        while self._has_recovered and not self._claimed and not stop.is_set():
+            self._claimed = await self._claims.take()
             metrics.CLAIMED.labels("detect").inc(len(self._claimed))
             if not self._claimed:
                 return

@@ -416,6 +416,7 @@ local function beat(keys, args)
   local at_ms = now_ms()
   redis.call('ZADD', keys[1], at_ms, args[1])
   redis.call('ZREMRANGEBYSCORE', keys[1], '-inf', '(' .. whole(at_ms - tonumber(args[2])))
+  redis.call('ZREMRANGEBYSCORE', keys[1], '(' .. whole(at_ms + tonumber(args[2])), '+inf')
   return redis.call('ZRANGE', keys[1], 0, -1)
 end
 
@@ -444,12 +445,19 @@ local function note_takeover(owner, row, me, work, full)
   return stall, caution
 end
 
+-- A lease that ends later than any could, now, is of before the clock was put back.
+local function is_held(row, me, at_ms, lease_ms)
+  local left_ms = tonumber(row.expires_ms or 0) - at_ms
+  if not row.owner or row.owner == '' or row.owner == me then return false end
+  return left_ms > 0 and left_ms <= math.max(lease_ms, tonumber(row.lease_ms or 0))
+end
+
 -- keys: owner, events, detections, held. args: me, lease_ms, inputs of a full batch.
 -- Returns {'NOGROUP'}, {'HELD', owner, ms left} or {'OK', epoch, commit, events id, events read,
 -- detections id, detections read, held ids, stall, caution}.
 local function acquire(keys, args)
   local at_ms, row = now_ms(), pairs_of(redis.call('HGETALL', keys[1]))
-  if row.owner and row.owner ~= '' and row.owner ~= args[1] and tonumber(row.expires_ms) > at_ms then
+  if is_held(row, args[1], at_ms, tonumber(args[2])) then
     return {'HELD', row.owner, whole(tonumber(row.expires_ms) - at_ms)}
   end
   local events, detections = group_of(keys[2], SCORE_GROUP), group_of(keys[3], SCORE_GROUP)
@@ -459,7 +467,7 @@ local function acquire(keys, args)
   local stall, caution = note_takeover(keys[1], row, args[1], work, tonumber(args[3]))
   local epoch = redis.call('HINCRBY', keys[1], 'epoch', 1)
   redis.call('HSET', keys[1], 'owner', args[1], 'clean', '0', 'since_ms', whole(at_ms),
-    'expires_ms', whole(at_ms + tonumber(args[2])))
+    'lease_ms', args[2], 'expires_ms', whole(at_ms + tonumber(args[2])))
   local commit = redis.call('HINCRBY', keys[1], 'commit', 0)
   return {'OK', whole(epoch), whole(commit),
     events['last-delivered-id'], whole(events['entries-read'] or 0),

@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 import re
+import shutil
+import subprocess
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import suppress
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -12,7 +16,7 @@ from redis import Redis
 from redis.exceptions import OutOfMemoryError
 
 from tests.fault.publish import Load
-from tests.fault.rig import Server
+from tests.fault.rig import Nursery, Server
 from tests.fault.trial import PARTITIONS, Trial, client_of
 
 Table = Callable[[str, dict[str, Any]], None]
@@ -159,3 +163,99 @@ def test_the_aof_is_cut_inside_a_commit(
         trial.fleet.stop()
         server.kill()
     table("AOF cut inside a commit", {"cuts": cuts, "consistent": cuts})
+
+
+CLOCK = r"""
+#define _GNU_SOURCE
+#include <stdlib.h>
+#include <sys/syscall.h>
+#include <sys/time.h>
+#include <time.h>
+#include <unistd.h>
+int clock_gettime(clockid_t id, struct timespec *at) {
+  int failed = syscall(SYS_clock_gettime, id, at);
+  const char *ahead = getenv("CLOCK_AHEAD_S");
+  if (!failed && id == CLOCK_REALTIME && ahead) at->tv_sec += atol(ahead);
+  return failed;
+}
+int gettimeofday(struct timeval *at, void *zone) {
+  struct timespec now;
+  int failed = clock_gettime(CLOCK_REALTIME, &now);
+  at->tv_sec = now.tv_sec;
+  at->tv_usec = now.tv_nsec / 1000;
+  return failed;
+}
+time_t time(time_t *at) {
+  struct timespec now;
+  clock_gettime(CLOCK_REALTIME, &now);
+  if (at) *at = now.tv_sec;
+  return now.tv_sec;
+}
+"""
+
+
+@pytest.fixture
+def clock(tmp_path: Path) -> Path:
+    """A library that puts a program's clock ahead."""
+    source, library = tmp_path / "clock.c", tmp_path / "clock.so"
+    source.write_text(CLOCK)
+    if (compiler := shutil.which("cc")) is None:
+        pytest.skip("no C compiler")
+    subprocess.run([compiler, "-shared", "-fPIC", "-o", library, source], check=True)
+    return library
+
+
+def test_the_clock_jumps(trial: Trial, server: Server, table: Table, clock: Path) -> None:
+    """Redis comes back with its clock an hour ahead, then an hour behind, workers dying too."""
+    trial.fleet.start_many(1, 2)
+    trial.wait_until_owned()
+    trial.publish(Load(streams={"events": 120, "recordings": 30}, per_s=150))
+    for ahead_s in (3600, -3600, 0):
+        time.sleep(1.5)
+        server.kill()
+        server.wrapper = ["env", f"LD_PRELOAD={clock}", f"CLOCK_AHEAD_S={ahead_s}"]
+        trial.fleet.kill(trial.fleet.pids("score")[0])
+        server.start()
+        trial.fleet.revive()
+    _finish(trial, table, "clock skew: Redis 1 h ahead, 1 h behind, right again")
+
+
+@pytest.fixture
+def small_disk(tmp_path: Path) -> Iterator[Path]:
+    """A file system of 16 MB."""
+    place = tmp_path / "disk"
+    place.mkdir()
+    mount = ["mount", "-t", "tmpfs", "-o", "size=16m", "tmpfs", str(place)]
+    if subprocess.run(mount, capture_output=True, check=False).returncode:
+        pytest.skip("no tmpfs can be mounted here")
+    yield place
+    subprocess.run(["umount", "-l", str(place)], check=True)
+
+
+def test_the_disk_is_full(
+    small_disk: Path, program: str, nursery: Nursery, fault_seed: int, table: Table
+) -> None:
+    """Redis refuses writes while it cannot append; then all goes on."""
+    server = Server(small_disk / "redis", program)
+    server.start()
+    trial = Trial(server.url, nursery, fault_seed, lambda: client_of(server.port))
+    try:
+        trial.fleet.start_many(1, 1)
+        trial.wait_until_owned()
+        trial.publish(Load(streams={"events": 100, "recordings": 30}, per_s=150))
+        time.sleep(1.0)
+        filler = small_disk / "filler"
+        with suppress(OSError), open(filler, "wb") as out:
+            while True:
+                out.write(b"x" * 65536)
+                out.flush()
+        time.sleep(4.0)
+        assert trial.publisher is not None
+        with server.client as client:
+            is_refusing = client.info("persistence")["aof_last_write_status"] == "err"
+        filler.unlink()
+        _finish(trial, table, "disk full for 4 s", refused=is_refusing)
+        assert is_refusing
+    finally:
+        trial.end()
+        server.kill()
