@@ -15,6 +15,7 @@ import contextlib
 import io
 import json
 import sys
+import time
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -26,7 +27,7 @@ import numpy as np
 from pipeline.detector import DetectorOptions, YoloDetector, load_detector
 from pipeline.errors import DependencyError, PercipioError
 from pipeline.heads import Thresholds, matches
-from pipeline.image import encode_jpeg
+from pipeline.image import encode_jpeg, probe
 from pipeline.records import Detections, Picture
 
 REFERENCE = "torch"
@@ -66,6 +67,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--precision", default="auto", help="auto, fp32 or fp16")
     parser.add_argument("--device", default="auto", help="auto, cpu or cuda:N")
     parser.add_argument("--image-size", type=int, default=640)
+    parser.add_argument("--threads", type=int, default=0, help="of the CPU, 0 for all")
     parser.add_argument("--every", type=int, default=5, help="compare every Nth video frame")
     parser.add_argument("--pictures", type=int, default=128, help="evaluate the first N pictures")
     parser.add_argument("--json", action="store_true")
@@ -94,6 +96,7 @@ def evaluate(args: argparse.Namespace) -> list[Row]:
         device=args.device,
         precision=args.precision,
         image_size=args.image_size,
+        threads=args.threads,
         confidence=EVALUATED.confidence,
         iou=EVALUATED.iou,
     )
@@ -106,7 +109,9 @@ def evaluate(args: argparse.Namespace) -> list[Row]:
         except DependencyError as error:
             print(f"{name} is left out: {error}", file=sys.stderr)
             continue
+        started = time.perf_counter()
         found = detect_sets(detector, images, args)
+        print(f"{name}: {time.perf_counter() - started:.0f} s", file=sys.stderr)
         reference = reference or found
         square = mean_average_precision(truth, found["square"])
         rows.append(
@@ -164,13 +169,14 @@ def read_frames(path: Path, every: int) -> Iterator[bytes]:
 
 def read_truth(images: Sequence[Path]) -> dict[str, Any]:
     """Read the label files beside the pictures into a COCO dataset."""
-    sizes = [cv2.imread(str(path), cv2.IMREAD_IGNORE_ORIENTATION).shape[:2] for path in images]
+    infos = [probe(path.read_bytes()) for path in images]
     annotations: list[dict[str, Any]] = []
-    for index, (path, (height, width)) in enumerate(zip(images, sizes, strict=True)):
+    for index, (path, info) in enumerate(zip(images, infos, strict=True)):
         labels = path.parents[1] / "labels" / f"{path.stem}.txt"
         for line in labels.read_text().splitlines() if labels.is_file() else []:
             kind, cx, cy, w, h = (float(part) for part in line.split())
-            box = [(cx - w / 2) * width, (cy - h / 2) * height, w * width, h * height]
+            box = [(cx - w / 2) * info.width, (cy - h / 2) * info.height]
+            box += [w * info.width, h * info.height]
             annotations.append(
                 {
                     "id": len(annotations) + 1,

@@ -159,11 +159,15 @@ def _state_requests() -> list[bytes]:
 
 async def _lookups(bench: Bench) -> dict[str, dict[str, int]]:
     reader, writer = await asyncio.open_connection("127.0.0.1", bench.port)
-    writer.write(request("GET", "/v1/status").replace(b"\r\n\r\n", b"\r\nConnection: close\r\n\r\n"))
+    writer.write(
+        request("GET", "/v1/status").replace(b"\r\n\r\n", b"\r\nConnection: close\r\n\r\n")
+    )
     answer = await reader.read()
     writer.close()
     body = answer.partition(b"\r\n\r\n")[2]
-    found: dict[str, dict[str, int]] = json.loads(body[body.find(b"{") : body.rfind(b"}") + 1])["api"]["lookups"]
+    found: dict[str, dict[str, int]] = json.loads(body[body.find(b"{") : body.rfind(b"}") + 1])[
+        "api"
+    ]["lookups"]
     return found
 
 
@@ -196,7 +200,15 @@ def _score(source: str, n: int) -> tuple[str, dict[str, Any]]:
         "confidence": 0.9, "core": ["a", "b"], "latency_ms": 5,
         "tracks": [{"id": 1, "label": "car", "box": [1.0, 2.0, 3.0, 4.0], "confidence": 0.8}] * 3,
     }  # fmt: skip
-    fields = {"v": 1, "source": source, "kind": "frame", "inputs": 1, "n": n, "ts": 1, "last": "1-0"}
+    fields = {
+        "v": 1,
+        "source": source,
+        "kind": "frame",
+        "inputs": 1,
+        "n": n,
+        "ts": 1,
+        "last": "1-0",
+    }
     fields |= {"level": "0.4213", "phase": "active", "data": msgpack.packb(data)}
     return KEYS.of_source(source).scores, fields
 
@@ -290,7 +302,9 @@ async def _through_worker(bench: Bench) -> dict[str, float]:
     async def post(index: int) -> None:
         event = {"values": {"a": 0.5, "b": 1.5}, "meta": {"sent": time.time(), "end": 0}}
         path = f"/v1/sources/{sources[index % len(sources)]}/events"
-        await pool.offer([request("POST", path, json.dumps(event).encode(), "application/json")], 1e6, 1e-6)
+        await pool.offer(
+            [request("POST", path, json.dumps(event).encode(), "application/json")], 1e6, 1e-6
+        )
 
     await at_rate(post, len(sources), bench.seconds)
     await asyncio.sleep(2)

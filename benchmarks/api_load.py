@@ -108,7 +108,9 @@ class Pool:
         """Connect."""
         loop = asyncio.get_running_loop()
         for _ in range(count):
-            _, made = await loop.create_connection(lambda: Connection(self._done), "127.0.0.1", port)
+            _, made = await loop.create_connection(
+                lambda: Connection(self._done), "127.0.0.1", port
+            )
             self._all.append(made)
             self._idle.append(made)
 
@@ -215,7 +217,9 @@ async def subscribe(port: int, openings: Sequence[bytes]) -> tuple[list[Subscrib
     made: list[Subscriber] = []
     for opening in openings:
         _, each = await loop.create_connection(
-            lambda opening=opening: Subscriber(opening, load), "127.0.0.1", port  # type: ignore[misc]
+            lambda opening=opening: Subscriber(opening, load),
+            "127.0.0.1",
+            port,  # type: ignore[misc]
         )
         made.append(each)
     await _until(lambda: all(each.is_open or each.is_lost for each in made), 30.0)
@@ -233,5 +237,5 @@ async def at_rate(action: Callable[[int], Awaitable[object]], per_s: float, seco
 
 async def _until(check: Callable[[], bool], timeout_s: float) -> None:
     ends_s = perf_counter() + timeout_s
-    while not check() and perf_counter() < ends_s:
+    while not check() and perf_counter() < ends_s:  # noqa: ASYNC110
         await asyncio.sleep(0.01)

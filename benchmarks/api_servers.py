@@ -8,7 +8,6 @@ JSON object, to compare with.
 
 from __future__ import annotations
 
-import asyncio
 import sys
 from dataclasses import replace
 from typing import Any

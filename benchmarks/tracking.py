@@ -28,13 +28,13 @@ Seen = tuple[list[int], NDArray[np.float64]]
 """Ids and boxes (n, 4) of the tracks of one frame."""
 Follow = Callable[[Iterable[tuple[int, Detections]], float], Iterator[Seen]]
 
-# No seed below this one was looked at while the parameters were chosen.
-_FIRST_SEED = 100
+# The parameters were chosen on seeds 0 to 5, and 100 was seen before they were settled.
+_FIRST_SEED = 200
 _PAPER_LOST_S = 1.0
 _OUR_LOST_S = Parameters().lost_ms / 1000
 
 
-def follow_ours(frames: Iterable[tuple[int, Detections]], fps: float) -> Iterator[Seen]:  # noqa: ARG001
+def follow_ours(frames: Iterable[tuple[int, Detections]], fps: float) -> Iterator[Seen]:
     state = TrackerState()
     for ts_ms, found in frames:
         tracks = step(state, found, ts_ms, first_id=1).tracks
@@ -48,7 +48,7 @@ def supervision(lost_s: float) -> Follow:
     def follow(frames: Iterable[tuple[int, Detections]], fps: float) -> Iterator[Seen]:
         import supervision as sv
 
-        tracker = sv.ByteTrack(lost_track_buffer=round(30 * lost_s), frame_rate=fps)
+        tracker = sv.ByteTrack(lost_track_buffer=round(30 * lost_s), frame_rate=round(fps))
         for _, found in frames:
             copy = sv.Detections(
                 xyxy=found.xyxy.copy(),
@@ -116,8 +116,10 @@ def measure_scenes(seeds: int, demo_scenes: int) -> dict[str, dict[str, Quality]
         for kind in truth.KINDS
         for seed in range(seeds)
     ]
-    for seed in range(demo_scenes):
-        stories.append(("demo scene", 15.0, list(truth.demo_frames(_FIRST_SEED + seed))))
+    stories.extend(
+        ("demo scene", 15.0, list(truth.demo_frames(_FIRST_SEED + seed)))
+        for seed in range(demo_scenes)
+    )
     table: dict[str, dict[str, Quality]] = {}
     for name, fps, frames in stories:
         row = table.setdefault(name, {follower: Quality() for follower in FOLLOWERS})

@@ -5,9 +5,10 @@ from __future__ import annotations
 import hashlib
 import tempfile
 from collections import defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
@@ -76,8 +77,10 @@ def _detect_all(video: Path, weights: Path) -> NDArray[np.float32]:
     from ultralytics.nn.tasks import load_checkpoint
     from ultralytics.utils.nms import non_max_suppression
 
-    network = load_checkpoint(str(weights))[0].float().eval()
-    capture, rows, frame = cv2.VideoCapture(str(video)), [], 0
+    load: Callable[[str], tuple[Any, Any]] = load_checkpoint
+    network = load(str(weights))[0].float().eval()
+    capture, frame = cv2.VideoCapture(str(video)), 0
+    rows: list[list[float]] = []
     while True:
         more, image = capture.read()
         if not more:

@@ -19,15 +19,16 @@ from types import TracebackType
 from typing import Any, Self
 
 from pipeline.admission import Admission
-from pipeline.deployment import find_deployment
-from pipeline.errors import DependencyError, EntryError, Reason, SettingsError
+from pipeline.deployment import find_deployment, list_sources, read_states
+from pipeline.errors import EntryError, Reason, SettingsError
 from pipeline.follow import Followers
 from pipeline.outbox import OnLoss, Outbox
 from pipeline.outgoing import Draft, Event, Frame, Meta, draft_event, draft_frame
 from pipeline.partition import Keys, is_source, partition_of
 from pipeline.records import Image
-from pipeline.results import KINDS, Kind, Result, read_state
+from pipeline.results import KINDS, Kind, Result
 from pipeline.settings import Settings, load_settings
+from pipeline.tasks import end_tasks
 
 __all__ = ["Client", "Event", "Frame", "Result"]
 
@@ -95,14 +96,14 @@ class Client:
         async with AsyncExitStack() as stack:
             deployment = find_deployment(self._url, self._streams.key_prefix, self._wait_s)
             self._store = await stack.enter_async_context(deployment)
-            await self.synchronize()
+            self._ahead_ms = await self._store.now_ms() - int(time.time() * 1000)
             self._outbox = self._make_outbox(self._store)
             self._admission = Admission(
                 self._store, self._streams, self._hold_s, self._outbox.unsent_of
             )
             self._followers = Followers(self._store)
             sending = asyncio.create_task(self._outbox.run(), name="outbox")
-            stack.push_async_callback(_end, sending)
+            stack.push_async_callback(end_tasks, [sending])
             self._stack = stack.pop_all()
         return self
 
@@ -125,7 +126,7 @@ class Client:
 
     @property
     def keys(self) -> Keys:
-        """The keys of the deployment."""
+        """The keys of the deployment, with its number of partitions."""
         return self._store.keys
 
     @property
@@ -156,10 +157,6 @@ class Client:
     def now_ms(self) -> int:
         """Give Redis's clock, as far as it was known when we connected; Unix ms."""
         return int(time.time() * 1000) + self._ahead_ms
-
-    async def synchronize(self) -> None:
-        """Compare clocks with Redis."""
-        self._ahead_ms = await self._store.now_ms() - int(time.time() * 1000)
 
     async def publish_frame(
         self,
@@ -276,40 +273,22 @@ class Client:
             _check_source(source)
         if kind is not None and kind not in KINDS:
             raise SettingsError(f"kind {kind!r}: takes detections or scores")
-        count = self.keys.partitions
+        count, kinds = self.keys.partitions, KINDS if kind is None else (kind,)
         parts = range(count) if source is None else (partition_of(source, count),)
-        return self._followers.follow(parts, KINDS if kind is None else (kind,), after, source)
+        return self._followers.follow(parts, kinds, after, source)
 
     async def state(self, source: str) -> dict[str, Any] | None:
         """Read the cached state of a source, numbers as numbers; None if it was never seen."""
         _check_source(source)
-        found = await self._store.run("HGETALL", self.keys.of_source(source).state(source))
-        return read_state(found) if found else None
+        return (await read_states(self._store, [source])).get(source)
 
     async def states(self) -> dict[str, dict[str, Any]]:
         """Read the cached states of all sources, by name."""
-        names = await self.sources()
-        keys = [self.keys.of_source(name).state(name) for name in names]
-        found = await self._store.run_many([("HGETALL", key) for key in keys])
-        return {
-            name: read_state(fields)
-            for name, fields in zip(names, found, strict=True)
-            if fields and not isinstance(fields, Exception)
-        }
+        return await read_states(self._store, await self.sources())
 
     async def sources(self) -> list[str]:
         """List the sources that are remembered, by name."""
-        keys = [self.keys.of(part).sources for part in range(self.keys.partitions)]
-        answers = await self._store.run_many([("ZRANGE", key, 0, -1) for key in keys])
-        for answer in answers:
-            if isinstance(answer, Exception):
-                raise DependencyError(f"Redis: list the sources: {answer}") from answer
-        return sorted(name.decode() for names in answers for name in names)
-
-
-async def _end(task: asyncio.Task[None]) -> None:
-    task.cancel()
-    await asyncio.gather(task, return_exceptions=True)
+        return await list_sources(self._store)
 
 
 def _check_source(source: str) -> None:

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import random
-from collections.abc import Callable
 from typing import Protocol, TypeVar
 
 from pipeline.errors import DependencyError
+from pipeline.health import Health
 from pipeline.log import get_logger
 
 B = TypeVar("B")
@@ -60,16 +60,14 @@ async def sleep_unless(stop: asyncio.Event, seconds: float) -> bool:
     return True
 
 
-async def consume(
-    feed: Feed[B, R], work: Work[B, R], stop: asyncio.Event, progress: Callable[[], None]
-) -> None:
+async def consume(feed: Feed[B, R], work: Work[B, R], stop: asyncio.Event, health: Health) -> None:
     """Run a stage until `stop`; the batch in hand is finished and committed first.
 
     Args:
         feed: gives batches and takes results.
         work: computes.
         stop: set it to drain and return.
-        progress: called after each batch and each quiet second, for the watchdog.
+        health: told of progress after each batch and each quiet second, and of outages.
 
     Raises:
         Exception: whatever is no `DependencyError`; entries stay pending and come again.
@@ -79,16 +77,19 @@ async def consume(
         try:
             batch = await feed.next_batch(stop)
             if batch is not None:
-                await _commit(feed, await work.handle(batch), stop)
+                with health.working():
+                    result = await work.handle(batch)
+                await _commit(feed, result, stop, health)
         except DependencyError as error:
             get_logger().warning("dependency_down", error=str(error))
+            health.away(str(error))
             await backoff.pause(stop)
         else:
             backoff.reset()
-            progress()
+            health.progress()
 
 
-async def _commit(feed: Feed[B, R], result: R, stop: asyncio.Event) -> None:
+async def _commit(feed: Feed[B, R], result: R, stop: asyncio.Event, health: Health) -> None:
     """Repeat a commit while Redis is away, so that finished work is not thrown away."""
     backoff = Backoff()
     while True:
@@ -98,4 +99,5 @@ async def _commit(feed: Feed[B, R], result: R, stop: asyncio.Event) -> None:
             if stop.is_set():
                 raise
             get_logger().warning("commit_delayed", error=str(error))
+            health.away(str(error))
             await backoff.pause(stop)

@@ -1,17 +1,19 @@
-"""Finding a deployment that others have made: where it is and how many partitions it has."""
+"""A deployment that others have made: finding it, and what it says of its sources."""
 
 from __future__ import annotations
 
 import asyncio
 import random
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
+from typing import Any
 
 from pipeline.errors import DependencyError, SettingsError
 from pipeline.log import get_logger
 from pipeline.partition import Keys
-from pipeline.stream import CONTRACT, Store, hide_password, make_client
+from pipeline.results import read_state
+from pipeline.stream import CONTRACT, Argument, Store, hide_password, make_client, refusal
 
 log = get_logger()
 
@@ -75,3 +77,25 @@ async def _read_keys(store: Store, where: str) -> Keys:
     if contract != CONTRACT:
         raise SettingsError(f"{config} follows contract {contract}, this is {CONTRACT}")
     return Keys(store.keys.prefix, partitions)
+
+
+async def list_sources(store: Store) -> list[str]:
+    """List the sources of all partitions, by name."""
+    keys = [store.keys.of(part).sources for part in range(store.keys.partitions)]
+    found = await _run_many(store, [("ZRANGE", key, 0, -1) for key in keys])
+    return sorted(name.decode() for names in found for name in names)
+
+
+async def read_states(store: Store, sources: Sequence[str]) -> dict[str, dict[str, Any]]:
+    """Read the cached states of those of `sources` that have one."""
+    keys = [store.keys.of_source(name).state(name) for name in sources]
+    found = await _run_many(store, [("HGETALL", key) for key in keys])
+    return {name: read_state(row) for name, row in zip(sources, found, strict=True) if row}
+
+
+async def _run_many(store: Store, commands: Sequence[Sequence[Argument]]) -> list[Any]:
+    answers = await store.run_many(commands)
+    for answer, command in zip(answers, commands, strict=True):
+        if isinstance(answer, Exception):
+            raise refusal(answer, str(command[1])) from answer
+    return answers

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import random
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Coroutine
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
 from time import monotonic
 
 from pipeline import metrics
 from pipeline.batch import Batcher, CloseReason
+from pipeline.claims import Claims
 from pipeline.consumer import sleep_unless
 from pipeline.errors import DependencyError
 from pipeline.inputs import Entry, Inputs, Outcome, Verdict
@@ -136,46 +137,68 @@ class DetectFeed:
         self._limits = limits
         self._prepare = prepare
         self._turn = turn
+        self._claims = Claims(
+            inputs.store, inputs.consumer, inputs.limits.claim_idle_ms, limits.batch_size
+        )
         self._collecting = asyncio.Lock()
+        self._batcher: Batcher[Prepared] = Batcher(limits.batch_size, limits.batch_wait_s)
         self._claimed: list[Entry] = []
-        self._in_work: dict[int, list[Entry]] = {}
+        self._in_work: list[_Work] = []
+        self._changed = asyncio.Event()
 
     async def next_batch(self, stop: asyncio.Event) -> Batch | None:
-        """Give the next batch; entries taken over from a silent worker come first, apart."""
+        """Give the next batch; entries taken over from a silent worker come first, and alone."""
         async with self._collecting:
-            batch = self._retry_batch() or await self._collect(stop)
+            if not await self._wait_until(lambda: not self._is_retrying, stop):
+                return None
+            batch = await self._retry_batch(stop) or await self._collect(stop)
         if batch is not None:
-            entries = [item.entry for item in batch.items]
-            self._in_work[id(entries[0])] = entries
             metrics.BATCHES.labels("detect", batch.reason.value).inc()
-            metrics.BATCH_ENTRIES.labels("detect").observe(len(entries))
+            metrics.BATCH_ENTRIES.labels("detect").observe(len(batch.items))
             metrics.BATCH_WAIT.labels("detect").observe(batch.waited_s)
         return batch
 
-    def _retry_batch(self) -> Batch | None:
-        """Halve the batch with each delivery, until an entry that kills workers is alone."""
-        if not self._claimed:
+    @property
+    def _is_retrying(self) -> bool:
+        return any(work.is_retry for work in self._in_work)
+
+    async def _wait_until(self, check: Callable[[], bool], stop: asyncio.Event) -> bool:
+        """Wait for what commits change; False on stop."""
+        while not check():
+            if stop.is_set():
+                return False
+            self._changed.clear()
+            with suppress(TimeoutError):
+                await asyncio.wait_for(self._changed.wait(), QUIET_S)
+        return True
+
+    async def _retry_batch(self, stop: asyncio.Event) -> Batch | None:
+        """Give what was taken over; nothing else is in work, for it may end this worker."""
+        if not self._claimed or not await self._wait_until(lambda: not self._in_work, stop):
             return None
-        deliveries = max(entry.deliveries for entry in self._claimed)
-        size = max(1, self._limits.batch_size >> max(0, deliveries - 1))
-        taken, self._claimed = self._claimed[:size], self._claimed[size:]
-        return Batch([self._prepare(entry) for entry in taken], CloseReason.DRAINED, 0.0)
+        entries, self._claimed = self._claimed, []
+        self._in_work.append(_Work(entries, is_retry=True))
+        self._changed.set()
+        return Batch([self._prepare(entry) for entry in entries], CloseReason.DRAINED, 0.0)
 
     async def _collect(self, stop: asyncio.Event) -> Batch | None:
         await self._turn.wait_until_near()
-        batcher: Batcher[Prepared] = Batcher(self._limits.batch_size, self._limits.batch_wait_s)
+        batcher = self._batcher  # keeps what was read when Redis goes away meanwhile
         quiet_since_s = monotonic()
         while True:
-            entries = await self._inputs.read(batcher.room)
+            entries = [] if stop.is_set() else await self._inputs.read(batcher.room)
             now_s = monotonic()
             for entry in entries:
                 batcher.add(self._prepare(entry), now_s)
             reason = batcher.close_reason(now_s, drained=not entries)
             if reason is CloseReason.FULL or (reason and (self._turn.is_free or stop.is_set())):
                 waited_s = batcher.waited_s(now_s)
-                return Batch(batcher.take(), reason, waited_s)
+                items = batcher.take()
+                self._in_work.append(_Work([item.entry for item in items]))
+                return Batch(items, reason, waited_s)
             if not entries:
-                if stop.is_set() or (not len(batcher) and now_s - quiet_since_s >= QUIET_S):
+                is_quiet = self._claimed or stop.is_set() or now_s - quiet_since_s >= QUIET_S
+                if is_quiet and not len(batcher):
                     return None
                 await self._inputs.wait(POLL_S if len(batcher) else QUIET_S)
 
@@ -184,31 +207,58 @@ class DetectFeed:
         with metrics.timed("detect", "commit"):
             flags = await self._inputs.commit(outcomes)
         _count(outcomes, flags)
-        for entries in [e for e in self._in_work.values() if e[0].entry_id in flags]:
-            self._in_work.pop(id(entries[0]), None)
+        done = {id(outcome.entry) for outcome in outcomes}
+        self._in_work = [work for work in self._in_work if id(work.entries[0]) not in done]
+        self._changed.set()
 
     async def keep(self, stop: asyncio.Event, period_s: float) -> None:
         """Keep what is in work ours, take over what is nobody's, count what others removed."""
+        await self._guarded(self._take_over(stop, own=True))
         while not await sleep_unless(stop, random.uniform(0.75, 1.25) * period_s):
-            try:
-                await self._keep_once()
-            except DependencyError as error:
-                get_logger().warning("dependency_down", error=str(error))
+            await self._guarded(self._renew())
+            await self._guarded(self._take_over(stop))
+            await self._guarded(self._audit())
+        claimed, self._claimed = self._claimed, []
+        await self._guarded(self._claims.hand_back(claimed))
 
-    async def _keep_once(self) -> None:
-        for entries in list(self._in_work.values()):
-            await self._inputs.renew(entries)
-            metrics.RENEWED.labels("detect").inc(len(entries))
-        if not self._claimed:
-            self._claimed = await self._inputs.claim(self._limits.batch_size)
+    async def _guarded(self, action: Coroutine[None, None, None]) -> None:
+        try:
+            await action
+        except DependencyError as error:
+            get_logger().warning("dependency_down", error=str(error))
+
+    async def _renew(self) -> None:
+        held = [entry for work in self._in_work for entry in work.entries]
+        held += [*self._claimed, *(item.entry for item in self._batcher)]
+        await self._claims.renew(held)
+        metrics.RENEWED.labels("detect").inc(len(held))
+
+    async def _take_over(self, stop: asyncio.Event, *, own: bool = False) -> None:
+        """Take over batch after batch until nothing is left, or the one at hand takes long."""
+        while not self._claimed and not stop.is_set():
+            self._claimed = await self._claims.take(own=own)
             metrics.CLAIMED.labels("detect").inc(len(self._claimed))
-        metrics.LOST.labels("detect").inc(await self._inputs.audit())
+            if not self._claimed:
+                return
+            with suppress(TimeoutError):
+                await asyncio.wait_for(self._wait_until(lambda: not self._claimed, stop), QUIET_S)
+
+    async def _audit(self) -> None:
+        metrics.LOST.labels("detect").inc(await self._claims.audit())
 
 
-def _count(outcomes: list[Outcome], flags: dict[bytes, str]) -> None:
+@dataclass(slots=True)
+class _Work:
+    """Entries of a batch that is not committed yet."""
+
+    entries: list[Entry]
+    is_retry: bool = False
+
+
+def _count(outcomes: list[Outcome], flags: list[str]) -> None:
     """Count what was written; what a sibling had finished is counted there."""
-    for outcome in outcomes:
-        flag, entry = flags[outcome.entry.entry_id], outcome.entry
+    for outcome, flag in zip(outcomes, flags, strict=True):
+        entry = outcome.entry
         if flag == "D":
             metrics.DROPS.labels("detect", "duplicate").inc()
         elif flag == "1" and outcome.verdict is Verdict.AGE:

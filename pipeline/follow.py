@@ -8,7 +8,6 @@ from collections.abc import (
     AsyncGenerator,
     Awaitable,
     Callable,
-    Collection,
     Iterable,
     Mapping,
     Sequence,
@@ -20,6 +19,7 @@ from pipeline.errors import DependencyError, SettingsError
 from pipeline.log import get_logger
 from pipeline.results import KINDS, Kind, Position, Result, Stream, read_cursor, read_entry
 from pipeline.stream import BLOCK_MS, Argument, Store
+from pipeline.tasks import end_tasks
 from pipeline.wire import Fields, id_key
 
 log = get_logger()
@@ -140,14 +140,6 @@ class _Inlet:
         while not self.arrived.empty():
             self.arrived.get_nowait()
         self.arrived.put_nowait(None)
-
-
-async def end_tasks(tasks: Collection[asyncio.Task[Any]]) -> None:
-    """Cancel tasks until they have ended: redis-py loses a cancellation while it connects."""
-    while left := [task for task in tasks if not task.done()]:
-        for task in left:
-            task.cancel()
-        await asyncio.wait(left, timeout=_CANCEL_S)
 
 
 async def _start(

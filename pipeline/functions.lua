@@ -21,7 +21,9 @@ local function pairs_of(flat)
   return map
 end
 
+-- Nil where the stream or the group is gone.
 local function group_of(stream, name)
+  if redis.call('TYPE', stream)['ok'] ~= 'stream' then return nil end
   for _, flat in ipairs(redis.call('XINFO', 'GROUPS', stream)) do
     local group = pairs_of(flat)
     if group['name'] == name then return group end
@@ -93,6 +95,10 @@ end
 local function add_dead(keys, fields, limits)
   redis.call('XADD', keys.dead, '*', unpack(fields))
   local bytes = redis.call('HINCRBY', keys.ledger, 'dead_bytes', size_of(fields))
+  if redis.call('XLEN', keys.dead) == 1 then  -- others may have emptied it
+    bytes = size_of(fields)
+    redis.call('HSET', keys.ledger, 'dead_bytes', bytes)
+  end
   while redis.call('XLEN', keys.dead) > limits.dead_entries or bytes > limits.dead_bytes do
     local oldest = redis.call('XRANGE', keys.dead, '-', '+', 'COUNT', 1)[1]
     if not oldest then break end
@@ -112,17 +118,59 @@ local function touch(keys, k, source, at_ms, ttl_s, counter, problem)
   redis.call('ZADD', keys.sources, 'GT', at_ms, source)
 end
 
+local function groups_of(stream)
+  local rows = {}
+  for i, flat in ipairs(redis.call('XINFO', 'GROUPS', stream)) do rows[i] = pairs_of(flat) end
+  return rows
+end
+
+-- Entries not delivered to the detect group. Redis's own lag is wrong after a restart from AOF and
+-- after a failover: of XREADGROUP it propagates the claims and the last id, not `entries-read`.
+-- Where it is the only group, what is in the stream and not pending has not been delivered; `done`
+-- entries are acked and still there.
+local function true_lag(stream, groups, group, done)
+  if #groups > 1 then return group['lag'] end
+  return math.max(0, redis.call('XLEN', stream) - done - group['pending'])
+end
+
+-- Gives the row of the detect group with the right lag, and puts Redis right where it was wrong.
+local function mended(stream, done)
+  local groups = redis.call('EXISTS', stream) == 1 and groups_of(stream) or {}
+  for _, group in ipairs(groups) do
+    if group['name'] == INPUT_GROUP then
+      local lag = true_lag(stream, groups, group, done)
+      if lag and lag ~= group['lag'] then
+        local added = group['lag'] and group['entries-read'] and group['entries-read'] + group['lag']
+          or pairs_of(redis.call('XINFO', 'STREAM', stream))['entries-added']
+        group['entries-read'], group['lag'] = added - lag, lag
+        redis.call('XGROUP', 'SETID', stream, INPUT_GROUP, group['last-delivered-id'],
+          'ENTRIESREAD', whole(group['entries-read']))
+      end
+      return group, groups
+    end
+  end
+  return nil, groups
+end
+
+-- Note how far a stream has come, so that what is gone with it can be counted when it is deleted.
+-- `group` is a row of XINFO GROUPS; without a lag Redis does not know how many were added.
+local function note_stream(ledger, name, group, acked)
+  if group['lag'] and group['entries-read'] then
+    redis.call('HSET', ledger, 'seen:' .. name, whole(group['entries-read'] + group['lag']))
+  end
+  redis.call('HSET', ledger, 'last:' .. name, group['last-delivered-id'])
+  if acked then redis.call('HSET', ledger, 'acked:' .. name, whole(acked)) end
+end
+
 -- Remove inputs that every group on the stream is done with. With one group the acked entries go
 -- at once, else everything below the first entry that some group still needs.
-local function release_inputs(stream, ids)
-  local groups = redis.call('XINFO', 'GROUPS', stream)
+local function release_inputs(stream, ids, groups)
   if #groups <= 1 then
     if #ids > 0 then redis.call('XDEL', stream, unpack(ids)) end
     return
   end
   local keep
-  for _, flat in ipairs(groups) do
-    local group = pairs_of(flat)
+  for _, group in ipairs(groups) do
     local first = after(group['last-delivered-id'])
     if group['pending'] > 0 then first = redis.call('XPENDING', stream, group['name'])[2] end
     if not keep or id_less(first, keep) then keep = first end
@@ -169,6 +217,15 @@ local function settle(keys, item, limits, at_ms)
   return outcome == 'duplicate' and 'D' or '1'
 end
 
+-- Count acked inputs and remove them.
+local function finish_inputs(stream, ledger, name, ids)
+  if #ids == 0 then return end
+  redis.call('HINCRBY', ledger, 'acked:' .. name, #ids)
+  local group, groups = mended(stream, #ids)
+  note_stream(ledger, name, group)
+  release_inputs(stream, ids, groups)
+end
+
 local function detect_commit(keys, args)
   name_keys(keys, {'stream', 'detections', 'dead', 'ledger', 'sources'})
   local batch = cmsgpack.unpack(args[1])
@@ -182,20 +239,16 @@ local function detect_commit(keys, args)
   end
   local score = group_of(keys.detections, SCORE_GROUP)
   if score and tonumber(score['lag'] or 0) >= batch.limits.results_keep then return {'PAUSED'} end
-  local at_ms, flags, done, acked = now_ms(), {}, {}, 0
+  local at_ms, flags, done = now_ms(), {}, {}
   for i, item in ipairs(batch.items) do
     if redis.call('XACK', keys.stream, INPUT_GROUP, item.id) == 1 then
-      acked = acked + 1
       done[#done + 1] = item.id
       flags[i] = settle(keys, item, batch.limits, at_ms)
     else
       flags[i] = '0'
     end
   end
-  if acked > 0 then
-    redis.call('HINCRBY', keys.ledger, 'acked:' .. batch.stream, acked)
-    release_inputs(keys.stream, done)
-  end
+  finish_inputs(keys.stream, keys.ledger, batch.stream, done)
   return {'OK', table.concat(flags)}
 end
 
@@ -205,7 +258,7 @@ end
 -- args: stream name. Returns the number counted.
 local function detect_audit(keys, args)
   local stream, ledger = keys[1], keys[2]
-  local group = group_of(stream, INPUT_GROUP)
+  local group = mended(stream, 0)
   if not group then return 0 end
   local gone = {}
   for _, row in ipairs(redis.call('XPENDING', stream, INPUT_GROUP, '-', '+', 100)) do
@@ -263,7 +316,7 @@ local function newest_in_turn(entries, count)
 end
 
 local function shed(keys, args)
-  local group = group_of(keys[1], INPUT_GROUP)
+  local group = mended(keys[1], 0)
   local excess = tonumber(group and group['lag'] or 0) - tonumber(args[3])
   local count = tonumber(args[2])
   local scan = count + math.max(0, math.min(excess, SHED_AT_ONCE))
@@ -288,8 +341,7 @@ local function shed(keys, args)
   if #dropped > 0 then
     redis.call('XACK', keys[1], INPUT_GROUP, unpack(dropped))
     redis.call('HINCRBY', keys[2], 'frames_dropped_overflow', #dropped)
-    redis.call('HINCRBY', keys[2], 'acked:frames', #dropped)
-    release_inputs(keys[1], dropped)
+    finish_inputs(keys[1], keys[2], 'frames', dropped)
   end
   return {{keys[1], kept, #dropped}}
 end
@@ -297,6 +349,7 @@ end
 -- keys: stream. args: consumer, idle_ms. Removes consumers that are long idle and own nothing.
 local function prune(keys, args)
   local removed = 0
+  if not group_of(keys[1], INPUT_GROUP) then return 0 end
   for _, flat in ipairs(redis.call('XINFO', 'CONSUMERS', keys[1], INPUT_GROUP)) do
     local consumer = pairs_of(flat)
     if consumer['name'] ~= args[1] and consumer['pending'] == 0
@@ -308,17 +361,54 @@ local function prune(keys, args)
   return removed
 end
 
--- keys: stream. args: consumer, id... Resets the idle time of entries that are still ours,
--- without counting a delivery. Returns how many are.
+-- keys: stream. args: consumer, idle_ms, id... Sets the idle time of entries that are still ours,
+-- without counting a delivery: 0 keeps them, a large one hands them back. Returns how many are.
 local function renew_entries(keys, args)
   local mine = {}
-  for i = 2, #args do
+  if not group_of(keys[1], INPUT_GROUP) then return 0 end
+  for i = 3, #args do
     local row = redis.call('XPENDING', keys[1], INPUT_GROUP, args[i], args[i], 1)[1]
     if row and row[2] == args[1] then mine[#mine + 1] = args[i] end
   end
   if #mine == 0 then return 0 end
-  return #redis.call('XCLAIM', keys[1], INPUT_GROUP, args[1], 0, unpack(mine), 'JUSTID')
+  local tail = {'IDLE', args[2], 'JUSTID'}
+  for _, word in ipairs(tail) do mine[#mine + 1] = word end
+  return #redis.call('XCLAIM', keys[1], INPUT_GROUP, args[1], 0, unpack(mine))
 end
+
+-- keys: stream. args: as of claim. Returns whether `claim` would find something.
+local function idle_rows(keys, args)
+  if not group_of(keys[1], INPUT_GROUP) then return {} end
+  local filter = {keys[1], INPUT_GROUP, 'IDLE', args[2], '-', '+', 32}
+  if args[4] == '1' then filter[#filter + 1] = args[1] end
+  return redis.call('XPENDING', unpack(filter))
+end
+local function claimable(keys, args) return #idle_rows(keys, args) > 0 and 1 or 0 end
+
+-- keys: stream. args: consumer, idle_ms, size of a full batch, '1' for own entries only.
+-- Takes over entries whose owner gave no sign of life for so long: the oldest, and with it as many
+-- as its number of deliveries dares; an eighth of a batch each time, so that an entry that kills
+-- its worker is soon alone, and no neighbour's deliveries are used up beside it.
+-- Returns {time in ms, {id, deliveries, fields}...}.
+local function claim(keys, args)
+  local size, ids, deliveries = tonumber(args[3]), {}, {}
+  for _, row in ipairs(idle_rows(keys, args)) do
+    size = math.min(size, math.max(1, math.floor(tonumber(args[3]) / 8 ^ row[4])))
+    if #ids >= size then break end
+    ids[#ids + 1] = row[1]
+    deliveries[row[1]] = row[4] + 1
+  end
+  local answer = {whole(now_ms())}
+  if #ids == 0 then return answer end
+  for _, entry in ipairs(redis.call('XCLAIM', keys[1], INPUT_GROUP, args[1], args[2], unpack(ids))) do
+    if entry and entry[2] then
+      answer[#answer + 1] = {entry[1], deliveries[entry[1]], entry[2]}
+    end
+  end
+  return answer
+end
+
+local function clock() return whole(now_ms()) end
 
 ----------------------------------------------------------------------------------------- score
 -- keys: workers. args: me, lease_ms. Says that a score worker lives; returns all who do.
@@ -329,24 +419,44 @@ local function beat(keys, args)
   return redis.call('ZRANGE', keys[1], 0, -1)
 end
 
--- keys: owner, events, detections, held. args: me, lease_ms.
--- Returns {'HELD', owner, ms left} or {'OK', epoch, commit, events id, events read,
--- detections id, detections read, held ids, stall}.
+-- What the next owner would begin with, as a digest; false when nothing waits.
+local function work_at(keys, events, detections, held)
+  local at = {events['last-delivered-id'], detections['last-delivered-id'], held}
+  for i = 1, 2 do
+    local found = redis.call('XRANGE', keys[i + 1], '(' .. at[i], '+', 'COUNT', 1)
+    if #found > 0 then return redis.sha1hex(table.concat(at, ' ')) end
+  end
+  return held ~= '' and redis.sha1hex(table.concat(at, ' '))
+end
+
+-- An owner that died with work in hand may have died of it. `caution` is the size of batch that the
+-- next one dares; `stall` counts the deaths at one place of those who had said that they try it.
+local function note_takeover(owner, row, me, work, full)
+  local stall, caution = tonumber(row.stall) or 0, tonumber(row.caution) or 0
+  if row.clean == '0' and row.owner ~= me and work then
+    if caution == 0 then
+      caution = math.max(1, math.floor(full / 8))
+    elseif row.trying == work then
+      stall, caution = stall + 1, math.max(1, math.floor(caution / 8))
+    end
+  end
+  redis.call('HSET', owner, 'trying', '', 'stall', stall, 'caution', caution)
+  return stall, caution
+end
+
+-- keys: owner, events, detections, held. args: me, lease_ms, inputs of a full batch.
+-- Returns {'NOGROUP'}, {'HELD', owner, ms left} or {'OK', epoch, commit, events id, events read,
+-- detections id, detections read, held ids, stall, caution}.
 local function acquire(keys, args)
-  local at_ms = now_ms()
-  local row = redis.call('HMGET', keys[1], 'owner', 'expires_ms', 'stall_at', 'clean')
-  if row[1] and row[1] ~= '' and row[1] ~= args[1] and tonumber(row[2]) > at_ms then
-    return {'HELD', row[1], whole(tonumber(row[2]) - at_ms)}
+  local at_ms, row = now_ms(), pairs_of(redis.call('HGETALL', keys[1]))
+  if row.owner and row.owner ~= '' and row.owner ~= args[1] and tonumber(row.expires_ms) > at_ms then
+    return {'HELD', row.owner, whole(tonumber(row.expires_ms) - at_ms)}
   end
   local events, detections = group_of(keys[2], SCORE_GROUP), group_of(keys[3], SCORE_GROUP)
   if not events or not detections then return {'NOGROUP'} end
-  local cursor = events['last-delivered-id'] .. ' ' .. detections['last-delivered-id']
-  local stall = 0
-  if row[3] == cursor and row[4] ~= '1' then
-    stall = redis.call('HINCRBY', keys[1], 'stall', 1)
-  else
-    redis.call('HSET', keys[1], 'stall_at', cursor, 'stall', 0)
-  end
+  local held = redis.call('GET', keys[4]) or ''
+  local work = work_at(keys, events, detections, held)
+  local stall, caution = note_takeover(keys[1], row, args[1], work, tonumber(args[3]))
   local epoch = redis.call('HINCRBY', keys[1], 'epoch', 1)
   redis.call('HSET', keys[1], 'owner', args[1], 'clean', '0', 'since_ms', whole(at_ms),
     'expires_ms', whole(at_ms + tonumber(args[2])))
@@ -354,12 +464,22 @@ local function acquire(keys, args)
   return {'OK', whole(epoch), whole(commit),
     events['last-delivered-id'], whole(events['entries-read'] or 0),
     detections['last-delivered-id'], whole(detections['entries-read'] or 0),
-    redis.call('GET', keys[4]) or '', whole(stall)}
+    held, whole(stall), whole(caution)}
 end
 
 local function is_fenced(owner, me, epoch)
   local row = redis.call('HMGET', owner, 'owner', 'epoch')
   return row[1] ~= me or row[2] ~= epoch
+end
+
+-- keys: owner, events, detections, held. args: me, epoch. Says that a small batch is tried now.
+local function attempt(keys, args)
+  if is_fenced(keys[1], args[1], args[2]) then return {'FENCED'} end
+  local events, detections = group_of(keys[2], SCORE_GROUP), group_of(keys[3], SCORE_GROUP)
+  if not events or not detections then return {'NOGROUP'} end
+  local work = work_at(keys, events, detections, redis.call('GET', keys[4]) or '')
+  redis.call('HSET', keys[1], 'trying', work or '')
+  return {'OK'}
 end
 
 -- keys: owner. args: me, epoch, lease_ms.
@@ -369,19 +489,20 @@ local function renew(keys, args)
   return {'OK'}
 end
 
--- keys: owner. args: me, epoch. The next owner sees a clean hand-over.
+-- keys: owner. args: me, epoch, '1' for a clean hand-over, '0' when serving failed.
 local function release(keys, args)
   if is_fenced(keys[1], args[1], args[2]) then return {'FENCED'} end
-  redis.call('HSET', keys[1], 'owner', '', 'expires_ms', '0', 'clean', '1')
+  redis.call('HSET', keys[1], 'owner', '', 'expires_ms', '0', 'clean', args[3])
   return {'OK'}
 end
 
--- keys: frames, recordings. For each the smallest pending id, or '' when nothing is pending.
+-- keys: frames, recordings. Returns the time in ms and of each the smallest pending id, '' when
+-- nothing is pending.
 local function watermark(keys)
-  local marks = {}
+  local marks = {whole(now_ms())}
   for i, stream in ipairs(keys) do
     local summary = redis.call('XPENDING', stream, INPUT_GROUP)
-    marks[i] = summary[1] > 0 and summary[2] or ''
+    marks[i + 1] = summary[1] > 0 and summary[2] or ''
   end
   return marks
 end
@@ -413,7 +534,7 @@ end
 
 -- keys: owner, events, detections, scores, dead, ledger, sources, held, then per source: state,
 -- memory. args: me, epoch, commit number, msgpack {lease_ms, limits, events, detections, held,
--- scores, sources, dead, ledger}. A cursor is {prev, next, read}; detections' has `safe` (first id
+-- caution, scores, sources, dead, ledger}. A cursor is {prev, next, read}; detections' has `safe` (first id
 -- still needed) and `held` (entries from there to the cursor) too.
 local function score_commit(keys, args)
   if is_fenced(keys[1], args[1], args[2]) then return {'FENCED'} end
@@ -428,7 +549,7 @@ local function score_commit(keys, args)
   end
   if 8 + 2 * #batch.sources ~= #keys then return {'BADARGS', 'keys'} end
   for _, name in ipairs({'events', 'detections'}) do
-    local group = redis.call('EXISTS', keys[name]) == 1 and group_of(keys[name], SCORE_GROUP)
+    local group = group_of(keys[name], SCORE_GROUP)
     if not group then return {'NOGROUP'} end
     if group['last-delivered-id'] ~= batch[name].prev then
       return {'CONFLICT', name .. ' ' .. group['last-delivered-id']}
@@ -449,20 +570,94 @@ local function score_commit(keys, args)
   end
   for counter, by in pairs(batch.ledger) do redis.call('HINCRBY', keys.ledger, counter, by) end
   for _, name in ipairs({'events', 'detections'}) do
-    if batch[name].moved then move_cursor(keys[name], batch[name]) end
+    if batch[name].moved then
+      move_cursor(keys[name], batch[name])
+      note_stream(keys.ledger, name, group_of(keys[name], SCORE_GROUP), batch[name].read)
+    end
   end
   if batch.events.moved then
-    local groups = redis.call('XINFO', 'GROUPS', keys.events)
+    local groups = groups_of(keys.events)
     if #groups == 1 then redis.call('XTRIM', keys.events, 'MINID', after(batch.events.next))
-    else release_inputs(keys.events, {}) end
+    else release_inputs(keys.events, {}, groups) end
   end
   if batch.detections.moved then trim_detections(keys.detections, batch.detections, limits.results_keep) end
   if batch.held == '' then redis.call('DEL', keys.held) else redis.call('SET', keys.held, batch.held) end
   redis.call('ZREMRANGEBYSCORE', keys.sources, '-inf', '(' .. whole(at_ms - limits.ttl_s * 1000))
   redis.call('HSET', keys.owner, 'commit', whole(tonumber(args[3]) + 1), 'stall', 0,
-    'stall_at', batch.events.next .. ' ' .. batch.detections.next,
-    'expires_ms', whole(at_ms + batch.lease_ms))
+    'trying', '', 'caution', batch.caution, 'expires_ms', whole(at_ms + batch.lease_ms))
   return {'OK'}
+end
+
+---------------------------------------------------------------------------------------- groups
+-- Counts what a stream that was deleted took along, and begins its account anew: `base` is what
+-- its earlier lives held, all of it done or lost.
+local function count_lost(keys, i, name, lost)
+  local ledger = keys[5]
+  if name == 'detections' then
+    local row = redis.call('HMGET', ledger, 'frames_detected', 'frames_cached', 'frames_scored',
+      'detections_dead', 'detections_lost_trimmed')
+    for k = 1, 5 do row[k] = tonumber(row[k] or 0) end
+    lost = row[1] + row[2] - row[3] - row[4] - row[5] - redis.call('XLEN', keys[i])
+    redis.call('DEL', keys[7])
+  end
+  local counter = i <= 2 and 'frames_lost_trimmed' or name .. '_lost_trimmed'
+  lost = math.max(0, lost)
+  if lost > 0 then redis.call('HINCRBY', ledger, counter, lost) end
+  return lost
+end
+
+-- Is it the stream that was known? One made anew under its name holds all that was added to it,
+-- while of the known one at least what was acked is gone, unless others still read that.
+local function is_same(stream, info, acked, seen, last)
+  if info['entries-added'] < seen or id_less(info['last-generated-id'], last) then return false end
+  local first = redis.call('XRANGE', stream, '-', '+', 'COUNT', 1)[1]
+  if first and not id_less(last, first[1]) then return true end
+  return info['entries-added'] - info['length'] >= acked
+end
+
+local function open_group(keys, i, name)
+  local stream, ledger, group = keys[i], keys[5], i <= 2 and INPUT_GROUP or SCORE_GROUP
+  local info = {['entries-added'] = 0, length = 0, ['last-generated-id'] = '0-0'}
+  if redis.call('EXISTS', stream) == 1 then info = pairs_of(redis.call('XINFO', 'STREAM', stream)) end
+  local row = redis.call('HMGET', ledger, 'acked:' .. name, 'seen:' .. name, 'last:' .. name)
+  local acked, last = tonumber(row[1] or 0), row[3] or '0-0'
+  local seen = math.max(acked, tonumber(row[2] or 0))
+  local gone, start, word, lost = info['entries-added'] - info['length'], '0-0', 'made', 0
+  local read = gone
+  if seen > 0 and is_same(stream, info, acked, seen, last) then
+    word = 'group'
+    if i > 2 then start, read = last, acked end
+  elseif seen > 0 or name == 'detections' then
+    lost = count_lost(keys, i, name, seen - acked)
+    if seen + lost > 0 then
+      word = 'stream'
+      redis.call('HINCRBY', ledger, 'base:' .. name, seen)
+      redis.call('HSET', ledger, 'acked:' .. name, 0, 'seen:' .. name, 0, 'last:' .. name, '0-0')
+      redis.call('HINCRBY', ledger, 'epoch', 1)
+    end
+  end
+  if name == 'events' and word ~= 'group' and gone > 0 then
+    redis.call('HINCRBY', ledger, 'events_lost_trimmed', gone)
+    lost = lost + gone
+  end
+  redis.call('XGROUP', 'CREATE', stream, group, start, 'MKSTREAM', 'ENTRIESREAD', whole(read))
+  return {name, word, lost}
+end
+
+-- keys: frames, recordings, events, detections, ledger, owner, held. Makes the groups that are not
+-- there, where they were if they are known. Returns rows {stream, what, lost}; what: 'made' for the
+-- first time, 'group' deleted, 'stream' deleted: then whoever owns the partition is fenced.
+local function make_groups(keys)
+  local rows = {}
+  for i, name in ipairs({'frames', 'recordings', 'events', 'detections'}) do
+    local group = i <= 2 and INPUT_GROUP or SCORE_GROUP
+    if kind_is(keys[i], 'stream') and not group_of(keys[i], group) then
+      rows[#rows + 1] = open_group(keys, i, name)
+      if i > 2 then redis.call('HSET', keys[6], 'owner', '', 'expires_ms', '0', 'clean', '1') end
+    end
+  end
+  redis.call('HSETNX', keys[5], 'opened_ms', whole(now_ms()))
+  return rows
 end
 
 ---------------------------------------------------------------------------------------- status
@@ -475,6 +670,7 @@ local function survey_stream(stream, name)
   row.length, row.added = info['length'], info['entries-added']
   local group = group_of(stream, name)
   if not group then return row end
+  if name == INPUT_GROUP then group['lag'] = true_lag(stream, groups_of(stream), group, 0) end
   row.lag, row.pending, row.consumers = group['lag'], group['pending'], group['consumers']
   local first = redis.call('XRANGE', stream, '(' .. group['last-delivered-id'], '+', 'COUNT', 1)[1]
   if group['pending'] > 0 then
@@ -525,11 +721,16 @@ register('detect_audit', detect_audit, DRAIN)
 register('shed', shed, DRAIN)
 register('prune', prune, DRAIN)
 register('renew_entries', renew_entries, DRAIN)
+register('claimable', claimable, {'no-writes'})
+register('claim', claim, DRAIN)
+register('clock', clock, {'no-writes'})
 register('beat', beat, DRAIN)
 register('acquire', acquire, DRAIN)
+register('attempt', attempt, DRAIN)
 register('renew', renew, DRAIN)
 register('release', release, DRAIN)
 register('watermark', watermark, {'no-writes'})
 register('score_commit', score_commit, DRAIN)
+register('make_groups', make_groups, DRAIN)
 register('survey', survey, {'no-writes'})
 register('dead_take', dead_take, {})

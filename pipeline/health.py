@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 
 _LOOP_STUCK_S = 30.0
 
@@ -25,6 +26,8 @@ class Health:
         self._stalled_s = stalled_s
         self._clock = clock
         self._why: str | None = "starting"
+        self._away: str | None = None
+        self._working: dict[object, float] = {}
         self._progress_s = self._beat_s = clock()
 
     def beat(self) -> None:
@@ -34,6 +37,26 @@ class Health:
     def progress(self) -> None:
         """Note that a pass of the worker's loop ended, whether or not there was work."""
         self._progress_s = self._clock()
+        self._away = None
+
+    def away(self, why: str) -> None:
+        """Say that something outside is away, until there is progress again."""
+        self._away = why
+
+    @contextmanager
+    def working(self) -> Iterator[None]:
+        """Note that one call computes; it should end some day."""
+        token = object()
+        self._working[token] = self._clock()
+        try:
+            yield
+        finally:
+            del self._working[token]
+
+    @property
+    def busy_s(self) -> float:
+        """How long the oldest call has been computing."""
+        return self._clock() - min(self._working.values(), default=self._clock())
 
     def ready(self) -> None:
         """Take work from now on."""
@@ -51,7 +74,7 @@ class Health:
 
     def why_not_ready(self) -> str | None:
         """Tell why no work is taken; None when it is."""
-        if reason := self._why or self.why_not_alive():
+        if reason := self._why or self.why_not_alive() or self._away:
             return reason
         silent_s = self._clock() - self._progress_s
         return f"no progress for {silent_s:.0f} s" if silent_s > self._stalled_s else None

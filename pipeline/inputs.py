@@ -1,4 +1,4 @@
-"""The detect group over `frames` and `recordings`: read, claim, renew, commit, audit.
+"""The detect group over `frames` and `recordings`: what is new is read, what is done committed.
 
 Shared by any number of workers; entries are acked one by one and the ack gates the write.
 """
@@ -20,7 +20,6 @@ from pipeline.partition import PartitionKeys
 from pipeline.stream import INPUT_GROUP, Argument, Raw, Store, pack_arguments, pairs
 
 STREAMS = ("frames", "recordings")
-CLAIM_COUNT = 32
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,6 +64,7 @@ class Outcome:
         source: None when the entry names no valid source.
         jpeg: newest frame to keep for viewers, or None.
         problem: text for the state's `last_problem`.
+        flag: what the commit said of it, empty before.
     """
 
     entry: Entry
@@ -75,6 +75,7 @@ class Outcome:
     fields: Sequence[Argument] = ()
     jpeg: bytes | None = None
     problem: str | None = None
+    flag: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -126,7 +127,6 @@ class _Stream:
     drained: bool = False
     lag: int = 0
     last_seen: bytes = b"0-0"
-    claim_cursor: bytes = b"0-0"
 
     @property
     def is_polled(self) -> bool:
@@ -165,7 +165,12 @@ class Inputs:
             if not ready:
                 break
             asked += len(ready)
-            entries += await self._read_streams(ready, max(1, free // len(ready)))
+            try:
+                entries += await self._read_streams(ready, max(1, free // len(ready)))
+            except DependencyError:
+                if entries:
+                    break  # what was read is ours now; the next read says it again
+                raise
         return entries
 
     def _in_turn(self) -> list[_Stream]:
@@ -173,25 +178,28 @@ class Inputs:
         return self._streams[self._turn :] + self._streams[: self._turn]
 
     async def _read_streams(self, streams: list[_Stream], count: int) -> list[Entry]:
-        commands: list[Sequence[Argument]] = [("TIME",)] if not self.store.is_cluster else []
-        now_ms = await self.store.now_ms() if self.store.is_cluster else 0
+        commands: list[Sequence[Argument]] = []
         for stream in streams:
+            commands.append(self.store.command("clock", [stream.key]))
             commands.append(self._read_command(stream, count))
             commands.append(("XINFO GROUPS", stream.key))
         answers = await self.store.run_many(commands)
-        if not self.store.is_cluster:
-            seconds, micros = answers.pop(0)
-            now_ms = int(seconds) * 1000 + int(micros) // 1000
         entries: list[Entry] = []
-        for stream, answer, groups in zip(streams, answers[::2], answers[1::2], strict=True):
+        failed: DependencyError | None = None
+        rows = zip(streams, answers[::3], answers[1::3], answers[2::3], strict=True)
+        for stream, now_ms, answer, groups in rows:
+            if problem := next((a for a in (now_ms, answer) if isinstance(a, Exception)), None):
+                failed = await self._repair(stream, problem) or failed
             if isinstance(answer, Exception):
-                await self._repair(stream, answer)
                 continue
             found = _rows(answer)
             if answer and len(answer[0]) > 2:
                 metrics.DROPS.labels("detect", "overflow").inc(answer[0][2])
-            entries += _entries(stream, found, now_ms)
+            is_known = not isinstance(now_ms, Exception)
+            entries += _entries(stream, found, int(now_ms) if is_known else 0)
             self._note(stream, groups, len(found), count)
+        if failed is not None and not entries:
+            raise failed
         return entries
 
     def _read_command(self, stream: _Stream, count: int) -> Sequence[Argument]:
@@ -203,13 +211,18 @@ class Inputs:
         head = ("XREADGROUP", "GROUP", INPUT_GROUP, self.consumer)
         return (*head, "COUNT", count, "STREAMS", stream.key, ">")
 
-    async def _repair(self, stream: _Stream, error: Exception) -> None:
-        if "Function not found" in str(error):
-            await self.store.load_functions()
-        elif "NOGROUP" in str(error):
-            await self.store.make_groups([stream.partition])
-        else:
-            raise DependencyError(f"Redis: read {stream.key}: {error}") from error
+    async def _repair(self, stream: _Stream, error: Exception) -> DependencyError | None:
+        """Make what has gone; gives what is beyond repair, and the partitions beside it go on."""
+        try:
+            if "Function not found" in str(error):
+                await self.store.load_functions()
+            elif "NOGROUP" in str(error):
+                await self.store.repair()
+            else:
+                return DependencyError(f"Redis: read {stream.key}: {error}")
+        except DependencyError as failure:
+            return failure
+        return None
 
     def _note(self, stream: _Stream, groups: Any, found: int, count: int) -> None:
         if isinstance(groups, Exception):
@@ -254,62 +267,30 @@ class Inputs:
                     stream.drained = False
                 self._wake.set()
 
-    async def claim(self, room: int) -> list[Entry]:
-        """Take over entries whose consumer has been silent too long; counts a delivery each."""
-        stream = random.choice(self._streams)
-        count = min(room, CLAIM_COUNT)
-        if count < 1:
-            return []
-        answer = await self.store.run(
-            "XAUTOCLAIM",
-            stream.key,
-            INPUT_GROUP,
-            self.consumer,
-            self.limits.claim_idle_ms,
-            stream.claim_cursor,
-            "COUNT",
-            count,
-        )
-        stream.claim_cursor = answer[0]
-        found = [raw for raw in answer[1] if raw is not None and raw[1]]
-        if not found:
-            return []
-        return await self._with_deliveries(stream, found)
-
-    async def _with_deliveries(self, stream: _Stream, found: list[Raw]) -> list[Entry]:
-        now_ms = await self.store.now_ms()
-        rows = await self.store.run_many(
-            [("XPENDING", stream.key, INPUT_GROUP, raw[0], raw[0], 1) for raw in found]
-        )
-        counts = [_deliveries(row) for row in rows]
-        return _entries(stream, found, now_ms, counts)
-
-    async def renew(self, entries: Iterable[Entry]) -> None:
-        """Keep entries in work from being claimed, without counting a delivery."""
-        for (partition, name), mine in _by_stream(entries).items():
-            key = getattr(self.store.keys.of(partition), name)
-            ids = [entry.entry_id for entry in mine]
-            await self.store.call("renew_entries", [key], self.consumer, *ids)
-
-    async def commit(self, outcomes: Sequence[Outcome]) -> dict[bytes, str]:
-        """Write results, state, ledger and acks of a batch.
+    async def commit(self, outcomes: Sequence[Outcome]) -> list[str]:
+        """Write results, state, ledger and acks of a batch; what was written stays when repeated.
 
         Returns:
-            For each entry id `1` written, `0` not ours any more (nothing written), `D` duplicate.
+            For each outcome `1` written, `0` done by others (nothing written), `D` duplicate.
 
         Raises:
-            PausedError: scoring is too far behind; nothing was written.
+            PausedError: scoring is too far behind in one partition; the others are written.
         """
         by_id = {id(outcome.entry): outcome for outcome in outcomes}
-        flags: dict[bytes, str] = {}
-        for (partition, name), entries in _by_stream(o.entry for o in outcomes).items():
-            mine = [by_id[id(entry)] for entry in entries]
-            flags.update(await self._commit_stream(self.store.keys.of(partition), name, mine))
-        return flags
+        failed: DependencyError | None = None
+        for (partition, name), entries in by_stream(o.entry for o in outcomes).items():
+            mine = [o for entry in entries if not (o := by_id[id(entry)]).flag]
+            if not mine:
+                continue
+            try:
+                await self._commit_stream(self.store.keys.of(partition), name, mine)
+            except DependencyError as error:
+                failed = error
+        if failed is not None:
+            raise failed
+        return [outcome.flag for outcome in outcomes]
 
-    async def _commit_stream(
-        self, keys: PartitionKeys, name: str, outcomes: list[Outcome]
-    ) -> dict[bytes, str]:
+    async def _commit_stream(self, keys: PartitionKeys, name: str, outcomes: list[Outcome]) -> None:
         names = [getattr(keys, name), keys.detections, keys.dead, keys.ledger, keys.sources]
         items = [_item(outcome, names, keys) for outcome in outcomes]
         batch = {"stream": name, "limits": self.limits.for_commit(), "items": items}
@@ -318,16 +299,8 @@ class Inputs:
             raise PausedError(f"{keys.detections} holds all that scoring has left: waiting for it")
         if answer[0] != b"OK":
             raise DependencyError(f"Redis: commit of {name} refused: {answer!r}")
-        ids = [outcome.entry.entry_id for outcome in outcomes]
-        return dict(zip(ids, answer[1].decode(), strict=True))
-
-    async def audit(self) -> int:
-        """Count what others removed from one stream, and drop consumers long gone."""
-        stream = random.choice(self._streams)
-        ledger = self.store.keys.of(stream.partition).ledger
-        lost = int(await self.store.call("detect_audit", [stream.key, ledger], stream.name))
-        await self.store.call("prune", [stream.key], self.consumer, 10 * self.limits.claim_idle_ms)
-        return lost
+        for outcome, flag in zip(outcomes, answer[1].decode(), strict=True):
+            outcome.flag = flag
 
 
 def _rows(answer: Any) -> list[Raw]:
@@ -336,37 +309,30 @@ def _rows(answer: Any) -> list[Raw]:
         return []
     found = answer[0][1]
     if found and isinstance(found[0], list):
-        return [(entry_id, dict(zip(f[::2], f[1::2], strict=True))) for entry_id, f in found]
+        return [(entry_id, flat_map(flat)) for entry_id, flat in found]
     return list(found)
 
 
-def _deliveries(rows: Any) -> int:
-    if isinstance(rows, Exception) or not rows:
-        return 1
-    row = rows[0]
-    return int(row["times_delivered"] if isinstance(row, dict) else row[3])
+def flat_map(flat: Sequence[bytes]) -> dict[bytes, bytes]:
+    """Give the fields of an entry as they come from a function."""
+    return dict(zip(flat[::2], flat[1::2], strict=True))
 
 
-def _entries(
-    stream: _Stream, found: list[Raw], now_ms: int, deliveries: list[int] | None = None
-) -> list[Entry]:
-    counts = deliveries or [1] * len(found)
+def _entries(stream: _Stream, found: list[Raw], now_ms: int) -> list[Entry]:
     read_s = monotonic()
     return [
-        Entry(
-            stream.partition,
-            stream.name,
-            entry_id,
-            fields,
-            count,
-            now_ms - int(entry_id.partition(b"-")[0]),
-            read_s,
-        )
-        for (entry_id, fields), count in zip(found, counts, strict=True)
+        Entry(stream.partition, stream.name, raw[0], raw[1], 1, now_ms - id_ms(raw[0]), read_s)
+        for raw in found
     ]
 
 
-def _by_stream(entries: Iterable[Entry]) -> dict[tuple[int, str], list[Entry]]:
+def id_ms(entry_id: bytes) -> int:
+    """Give the time part of an entry id, Unix ms."""
+    return int(entry_id.partition(b"-")[0])
+
+
+def by_stream(entries: Iterable[Entry]) -> dict[tuple[int, str], list[Entry]]:
+    """Group entries by partition and stream."""
     groups: dict[tuple[int, str], list[Entry]] = defaultdict(list)
     for entry in entries:
         groups[entry.partition, entry.stream].append(entry)

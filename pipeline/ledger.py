@@ -63,6 +63,9 @@ class PartitionStatus:
 
     Attributes:
         owner: the score worker that has it, None when nobody has.
+        epoch: of its ownership.
+        ledger_epoch: how many streams were deleted under it; what they took along is counted.
+        ledger_opened_ms: when its account was opened; later than expected after a FLUSHALL.
         results_since_ms: for detections and scores the time of the oldest entry kept.
     """
 
@@ -74,6 +77,8 @@ class PartitionStatus:
     sources: int
     dead: int
     results_since_ms: dict[str, int | None]
+    ledger_epoch: int = 0
+    ledger_opened_ms: int = 0
 
     @property
     def in_flight(self) -> int:
@@ -106,6 +111,7 @@ class Status:
         return {
             "now_ms": self.now_ms,
             "balanced": self.is_balanced,
+            "epochs": sum(p.ledger_epoch for p in self.partitions),
             "ledger": self.terms,
             "difference": differences(self.terms),
             "in_flight": sum(p.in_flight for p in self.partitions),
@@ -124,6 +130,8 @@ def _partition_json(status: PartitionStatus) -> dict[str, Any]:
         "difference": differences(status.terms),
         "owner": status.owner,
         "epoch": status.epoch,
+        "ledger_epoch": status.ledger_epoch,
+        "ledger_opened_ms": status.ledger_opened_ms,
         "sources": status.sources,
         "dead": status.dead,
         "results_since_ms": status.results_since_ms,
@@ -154,14 +162,15 @@ def _names(keys: PartitionKeys) -> list[str]:
 
 def _partition(number: int, found: dict[str, Any], now_ms: int) -> PartitionStatus:
     streams = {}
-    ledger = {k: int(v) for k, v in dict(found["ledger"] or {}).items()}  # Lua's {} is a list
+    rows = dict(found["ledger"] or {}).items()  # Lua's {} is a list
+    ledger = {name: int(value) for name, value in rows if not name.startswith("last:")}
     for name, _ in GROUPS:
         row = found[name]
         oldest = row.pop("oldest", None)
         added, lag = row.pop("added"), row.pop("lag")
         row["lag"] = None if lag is False else lag
         streams[name] = StreamStatus(**row, oldest_ms=max(0, now_ms - _ms(oldest, now_ms)))
-        ledger[f"added:{name}"] = added
+        ledger[f"added:{name}"] = added + ledger.get(f"base:{name}", 0)
     terms = {name: ledger.get(name, 0) for name in TERMS}
     terms["frames_in"] = ledger["added:frames"] + ledger["added:recordings"]
     terms["events_in"] = ledger["added:events"]
@@ -176,6 +185,8 @@ def _partition(number: int, found: dict[str, Any], now_ms: int) -> PartitionStat
         found["sources"],
         found["dead"],
         {name: _ms(first, 0) if first else None for name, first in since.items()},
+        ledger.get("epoch", 0),
+        ledger.get("opened_ms", 0),
     )
 
 

@@ -167,8 +167,9 @@ class Outbox:
                 self._call_back()
 
     def _take(self) -> None:
-        size_bytes = 0
-        while self._queue and len(self._sending) < _BATCH_ENTRIES and size_bytes < _BATCH_BYTES:
+        """Take a batch; while Redis is away one entry, to see whether it is back."""
+        size_bytes, most = 0, _BATCH_ENTRIES if self.problem is None else 1
+        while self._queue and len(self._sending) < most and size_bytes < _BATCH_BYTES:
             entry = self._queue.popleft()
             size_bytes += entry.draft.size_bytes
             self._sending.append(entry)

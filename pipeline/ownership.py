@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -34,7 +35,8 @@ class OwnedPartition:
     Attributes:
         commit: number of commits made so far; the next one must follow it.
         held: ids of detections entries that wait for an earlier frame, oldest first.
-        stall: unclean takeovers at an unmoved cursor: a sign of an entry that kills owners.
+        stall: owners that died here without a commit: a sign of an entry that kills them.
+        caution: most inputs that this owner should try at once for a while; 0 for no bound.
     """
 
     number: int
@@ -44,7 +46,8 @@ class OwnedPartition:
     events: Cursor
     detections: Cursor
     held: list[bytes]
-    stall: int
+    stall: int = 0
+    caution: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,6 +102,7 @@ class ScoreCommit:
     sources: list[SourceWrite] = field(default_factory=list)
     dead: list[list[Argument]] = field(default_factory=list)
     ledger: dict[str, int] = field(default_factory=dict)
+    caution: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,12 +112,14 @@ class Ownership:
     Attributes:
         me: unique name of this worker's run.
         lease_ms: a partition whose owner has not committed or renewed for so long is free.
+        alone: held while a batch is tried that may end this process.
     """
 
     store: Store
     me: str
     lease_ms: int
     limits: InputLimits
+    alone: asyncio.Lock = field(default_factory=asyncio.Lock)
 
     async def beat(self) -> list[str]:
         """Say that we live; gives the names of all who do."""
@@ -124,17 +130,22 @@ class Ownership:
         """Say that we go, so that others take over at once."""
         await self.store.run("ZREM", self.store.keys.workers, self.me)
 
-    async def acquire(self, number: int) -> OwnedPartition | None:
-        """Take a partition; None while another owner's lease holds."""
+    async def acquire(self, number: int, full: int) -> OwnedPartition | None:
+        """Take a partition; None while another owner's lease holds.
+
+        Args:
+            number: of the partition.
+            full: inputs of a full batch.
+        """
         keys = self.store.keys.of(number)
         names = [keys.owner, keys.events, keys.detections, keys.held]
-        answer = await self.store.call("acquire", names, self.me, self.lease_ms)
+        answer = await self.store.call("acquire", names, self.me, self.lease_ms, full)
         if answer[0] == b"NOGROUP":
-            await self.store.make_groups([number])
+            await self.store.repair()
             return None
         if answer[0] != b"OK":
             return None
-        epoch, commit, events, events_read, detections, detections_read, held, stall = answer[1:]
+        epoch, commit, events, events_read, detections, detections_read, held = answer[1:8]
         return OwnedPartition(
             number,
             keys,
@@ -143,8 +154,21 @@ class Ownership:
             Cursor(events, int(events_read)),
             Cursor(detections, int(detections_read)),
             held.split() if held else [],
-            int(stall),
+            stall=int(answer[8]),
+            caution=int(answer[9]),
         )
+
+    async def attempt(self, owned: OwnedPartition) -> None:
+        """Say, before the work, that inputs are tried where an owner has died.
+
+        Raises:
+            FencedError: somebody else owns the partition now.
+        """
+        keys = owned.keys
+        names = [keys.owner, keys.events, keys.detections, keys.held]
+        answer = await self.store.call("attempt", names, self.me, owned.epoch)
+        if answer[0] != b"OK":
+            raise FencedError(f"partition {owned.number}: epoch {owned.epoch} has ended")
 
     async def renew(self, owned: OwnedPartition) -> None:
         """Extend the lease.
@@ -158,9 +182,9 @@ class Ownership:
         if answer[0] != b"OK":
             raise FencedError(f"partition {owned.number}: epoch {owned.epoch} has ended")
 
-    async def release(self, owned: OwnedPartition) -> None:
-        """Give the partition back; the next owner sees a clean hand-over."""
-        await self.store.call("release", [owned.keys.owner], self.me, owned.epoch)
+    async def release(self, owned: OwnedPartition, *, clean: bool = True) -> None:
+        """Give the partition back; not `clean` counts as if the owner had died of its work."""
+        await self.store.call("release", [owned.keys.owner], self.me, owned.epoch, int(clean))
 
     async def read(
         self, owned: OwnedPartition, after: tuple[bytes, bytes], counts: tuple[int, int]
@@ -173,35 +197,32 @@ class Ownership:
             counts: most entries to read of each; 0 reads none.
         """
         keys = owned.keys
-        now_ms = await self.store.now_ms() if self.store.is_cluster else 0
-        head: list[Sequence[Argument]] = [] if self.store.is_cluster else [("TIME",)]
-        commands: list[Sequence[Argument]] = [
-            *head,
-            self.store.command("watermark", [keys.frames, keys.recordings]),
+        mark = self.store.command("watermark", [keys.frames, keys.recordings])
+        spans = [
             _range(keys.events, after[0], max(1, counts[0])),
             _range(keys.detections, after[1], max(1, counts[1])),
         ]
-        answers = await self.store.run_many(commands)
+        if self.store.is_cluster:  # its pipelines may send a part again, out of order
+            answers = await self.store.run_many([mark]) + await self.store.run_many(spans)
+        else:
+            answers = await self.store.run_many([mark, *spans])
         for answer in answers:
             if isinstance(answer, Exception):
                 await self._repair(owned, answer)
-        if head:
-            seconds, micros = answers.pop(0)
-            now_ms = int(seconds) * 1000 + int(micros) // 1000
         marks, events, detections = answers
         return Page(
             events if counts[0] else [],
             detections if counts[1] else [],
             0 < len(detections) < counts[1] or not detections,
-            {"frames": marks[0] or None, "recordings": marks[1] or None},
-            now_ms,
+            {"frames": marks[1] or None, "recordings": marks[2] or None},
+            int(marks[0]),
         )
 
     async def _repair(self, owned: OwnedPartition, error: Exception) -> None:
         if "Function not found" in str(error):
             await self.store.load_functions()
         if "NOGROUP" in str(error) or "no such key" in str(error):
-            await self.store.make_groups([owned.number])
+            await self.store.repair()
             raise FencedError(f"partition {owned.number}: {error}") from error
         raise DependencyError(f"Redis: read partition {owned.number}: {error}") from error
 
@@ -277,6 +298,7 @@ class Ownership:
             "events": _move(owned.events, batch.events),
             "detections": detections,
             "held": b" ".join(batch.held),
+            "caution": batch.caution,
             "scores": batch.scores,
             "sources": [_source(write, owned.keys, names) for write in batch.sources],
             "dead": batch.dead,

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 from pipeline.records import Track
-from pipeline.wire import Envelope, pack
+from pipeline.wire import Envelope, pack, unpack
 from pipeline.wire_results import VERSION
 
 Field = bytes | str | int
@@ -103,13 +103,12 @@ def score_fields(inputs: Sequence[Scored], now_ms: int) -> list[Field]:
         fields += ["late", 1]
     if last.tracks is not None:
         data["tracks"] = list(last.tracks)
-    fields += ["data", pack(data)]
     head = last.envelope
     if head is not None and head.meta is not None:
-        fields += ["meta", head.meta]
+        data["meta"] = unpack(head.meta, "meta")
     if head is not None and head.traceparent is not None:
-        fields += ["traceparent", head.traceparent]
-    return fields
+        data["traceparent"] = head.traceparent.decode()
+    return [*fields, "data", pack(data)]
 
 
 def _numbers(inputs: Sequence[Scored]) -> list[Field]:

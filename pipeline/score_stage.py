@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter, deque
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from concurrent.futures import Executor
 from dataclasses import dataclass, replace
 from time import monotonic
 
 from pipeline import metrics
 from pipeline.consumer import consume
-from pipeline.errors import EntryError
+from pipeline.errors import EntryError, Reason
+from pipeline.health import Health
 from pipeline.ownership import Cursor, OwnedPartition, Ownership, Page, ScoreCommit
 from pipeline.reorder import Reorder
 from pipeline.scorer import Input, PartitionScorer, Result
@@ -24,6 +25,8 @@ QUIET_MS = 1000
 HELD_POLL_MS = 20
 AUDIT_S = 5.0
 RECALL = 200
+POISON_STALLS = 4
+"""Owners that may die at one place: of batches of 64, 8, 1 and 1 inputs."""
 UNKNOWN: dict[str, bytes | None] = {"frames": b"0-0", "recordings": b"0-0"}
 
 
@@ -68,9 +71,13 @@ class PartitionFeed:
         self._limits = limits
         self._events: deque[Input] = deque()
         self._reorder = Reorder(limits.patience_ms)
-        self._bad: deque[Input] = deque()
+        self._ready: list[Input] = []
         self._taken: list[Input] = []
         self._raw: dict[bytes, tuple[int, Raw]] = {}
+        self._gone = 0
+        self._stall, self._caution = owned.stall, owned.caution
+        self._cautious_left = limits.inputs
+        self._is_alone = False
         self._read = replace(owned.detections)
         self._events_end = owned.events.last_id
         self._tick_s = self._audit_s = monotonic()
@@ -79,6 +86,7 @@ class PartitionFeed:
         """Recall every source that is not at rest, and the detections that were held back."""
         found = await self._ownership.fetch_held(self._owned)
         held = set(self._owned.held)
+        self._gone = len(held) - sum(raw[0] in held for raw in found)
         first = self._read.entries_read - len(found)
         for position, raw in enumerate(found):
             if raw[0] in held:
@@ -97,9 +105,11 @@ class PartitionFeed:
         page = await self._page()
         read_s = monotonic()
         # What was taken stays taken when Redis goes away before it could be handed on.
-        self._taken = self._taken or self._take(page)
+        self._taken = self._taken or self._beware(self._take(page))
         if self._taken:
             await self._recall(self._scorer.unknown(self._taken))
+            if self._caution:
+                await self._try_alone()
             inputs, self._taken = self._taken, []
             return ScoreBatch(inputs, page.now_ms, read_s)
         if read_s - self._tick_s >= TICK_S:
@@ -111,7 +121,7 @@ class PartitionFeed:
 
     async def _page(self) -> Page:
         room = self._limits.inputs
-        counts = (0 if len(self._events) >= room else room, room)
+        counts = (0 if len(self._events) >= room else room, 0 if len(self._ready) >= room else room)
         after = (self._events_end, self._read.last_id)
         with metrics.timed("score", "read"):
             page = await self._ownership.read(self._owned, after, counts)
@@ -128,34 +138,66 @@ class PartitionFeed:
     def _hold(self, raw: Raw, position: int) -> None:
         partitions = self._ownership.store.keys.partitions
         one = _detection(raw[0], raw[1], self._owned.number, partitions)
+        self._raw[raw[0]] = (position, raw)
         if isinstance(one.value, DetectionEntry):
-            self._raw[raw[0]] = (position, raw)
             self._reorder.add([(raw[0], one.value)])
         else:
-            self._bad.append(one)
+            self._ready.append(one)
 
     def _take(self, page: Page) -> list[Input]:
         """Choose what goes into one commit: frames whose turn it is, and events, by id."""
         at_end = page.is_end
         now_ms = page.now_ms if at_end else id_ms(self._read.last_id)
-        released = self._reorder.release(page.pending if at_end else UNKNOWN, now_ms)
-        inputs = list(self._bad)
-        self._bad.clear()
-        for entry_id, detection in released:
-            _, raw = self._raw.pop(entry_id)
-            inputs.append(Input("detections", entry_id, raw[1], detection))
-        sources = {one.source for one in inputs}
-        taken: list[Input] = []
-        while self._events and len(taken) < self._limits.inputs:
-            sources.add(self._events[0].source)
+        for entry_id, detection in self._reorder.release(
+            page.pending if at_end else UNKNOWN, now_ms
+        ):
+            fields = self._raw[entry_id][1][1]
+            self._ready.append(Input("detections", entry_id, fields, detection))
+        self._ready.sort(key=_turn)
+        ready, taken = deque(self._ready), list[Input]()
+        sources: set[str | None] = set()
+        while (ready or self._events) and len(taken) < (self._caution or self._limits.inputs):
+            is_event = not ready or (self._events and _turn(self._events[0]) < _turn(ready[0]))
+            queue = self._events if is_event else ready
+            sources.add(queue[0].source)
             if len(sources) > self._limits.sources and taken:
                 break
-            taken.append(self._events.popleft())
-        return sorted(inputs + taken, key=_turn)
+            taken.append(queue.popleft())
+        self._ready = list(ready)
+        for one in taken:
+            if one.stream == "detections":
+                del self._raw[one.entry_id]
+        return taken
+
+    def _beware(self, taken: list[Input]) -> list[Input]:
+        """Bury the entry that, alone, has ended its owner again and again."""
+        if taken and self._caution == 1 and self._stall >= POISON_STALLS:
+            text = f"{self._stall} times its owner ended while scoring it"
+            taken[0].value = EntryError(Reason.POISON, text)
+            self._stall = 0
+        return taken
+
+    async def _try_alone(self) -> None:
+        """Where owners have died: say what is tried, one partition at a time, before the work."""
+        if not self._is_alone:
+            await self._ownership.alone.acquire()
+            self._is_alone = True
+        await self._ownership.attempt(self._owned)
+
+    def let_others(self) -> None:
+        """End what `_try_alone` began."""
+        if self._is_alone:
+            self._is_alone = False
+            self._ownership.alone.release()
+
+    @property
+    def _held(self) -> list[bytes]:
+        """Detections that were read and are not in the batch at hand, oldest first."""
+        return sorted(self._raw, key=id_key)
 
     async def _audit(self, page: Page, now_s: float) -> tuple[int, int]:
         """Count entries that others removed before they were read; at the streams' end only."""
-        if now_s - self._audit_s < AUDIT_S or not page.is_end or self._events:
+        if now_s - self._audit_s < AUDIT_S or not page.is_end or self._events or self._ready:
             return 0, 0
         self._audit_s = now_s
         return await self._ownership.missing(self._owned, self._read)
@@ -169,11 +211,12 @@ class PartitionFeed:
     async def commit(self, work: ScoreWorked) -> None:
         """Commit what was scored; nothing is written where nothing has changed."""
         batch, result = work
-        held = self._reorder.ids
+        held = self._held
         events, detections = self._cursors(batch)
         terms = result.ledger()
-        terms.update(events_lost_trimmed=batch.lost[0], detections_lost_trimmed=batch.lost[1])
-        if not (batch.inputs or result.scores or any(batch.lost)):
+        lost = batch.lost[1] + self._gone
+        terms.update(events_lost_trimmed=batch.lost[0], detections_lost_trimmed=lost)
+        if not (batch.inputs or result.scores or batch.lost[0] or lost):
             return
         oldest = min((self._raw[i][0] for i in held), default=detections.entries_read)
         commit = ScoreCommit(
@@ -185,11 +228,19 @@ class PartitionFeed:
             result.sources,
             [list(fields) for fields in result.dead],
             {name: count for name, count in terms.items() if count},
+            self._next_caution(len(batch.inputs)),
         )
         with metrics.timed("score", "commit"):
             await self._ownership.commit(self._owned, commit)
         self._read = replace(detections)
+        self._gone, self._caution = 0, commit.caution
+        self._cautious_left -= len(batch.inputs)
+        self.let_others()
         _count(batch, result, terms)
+
+    def _next_caution(self, inputs: int) -> int:
+        """Small batches until as many inputs have passed as a full batch would have held."""
+        return self._caution if self._cautious_left > inputs else 0
 
     def _cursors(self, batch: ScoreBatch) -> tuple[Cursor, Cursor]:
         mine = [one.entry_id for one in batch.inputs if one.stream == "events"]
@@ -268,8 +319,11 @@ def _count(batch: ScoreBatch, result: Result, ledger: Counter[str]) -> None:
 
 
 async def serve_partition(
-    feed: PartitionFeed, work: PartitionWork, stop: asyncio.Event, progress: Callable[[], None]
+    feed: PartitionFeed, work: PartitionWork, stop: asyncio.Event, health: Health
 ) -> None:
     """Serve one owned partition until `stop`; what was read is scored and committed first."""
-    await feed.start()
-    await consume(feed, work, stop, progress)
+    try:
+        await feed.start()
+        await consume(feed, work, stop, health)
+    finally:
+        feed.let_others()

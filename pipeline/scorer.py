@@ -316,7 +316,8 @@ class PartitionScorer:
             facts.append(("last_problem", problem))
         state, absent = state_fields(outcome.level, outcome.phases[1], outcome.snapshot(), facts)
         blob = memory.pack(self._engine.save(memory.slot))
-        return SourceWrite(source, [*state], absent, blob, memory.heard_ms, _deaths(source, call))
+        add = {"frames_dropped": 0, "dead": call.deaths[source]}  # both are there from the start
+        return SourceWrite(source, [*state], absent, blob, memory.heard_ms, add)
 
 
 def _remember(memory: Memory, one: Input, outcome: Outcome, *, late: bool) -> None:
@@ -346,14 +347,11 @@ def _scored_input(
     return Scored(kind, head.source, entry_id, head.ts_ms, count, outcome, head, late, tracks)
 
 
-def _deaths(source: str, call: _Step) -> dict[str, int]:
-    return {"dead": call.deaths[source]} if call.deaths[source] else {}
-
-
 def _problem(source: str, call: _Step) -> SourceWrite:
     """What is written of a source of which nothing was scored."""
     problem = call.problems[source]
-    return SourceWrite(source, [], [], None, 0, _deaths(source, call), problem)
+    add = {"frames_dropped": 0, "dead": call.deaths[source]}
+    return SourceWrite(source, [], [], None, 0, add, problem)
 
 
 AT_REST = (0.0, PHASES[0])

@@ -252,6 +252,11 @@ class ProcessSettings:
         take.number(0, 600),
         "How long a worker that is told to stop may finish what it has begun.",
     )
+    stall_s: float = variable(
+        "STALL_S=60",
+        take.number(1, 3600),
+        "A worker whose network or score computes longer than this on one batch ends itself.",
+    )
 
 
 @dataclass(frozen=True, slots=True)

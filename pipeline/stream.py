@@ -38,6 +38,7 @@ from redis.exceptions import (
 )
 
 from pipeline.errors import DependencyError, FullError, PercipioError, SettingsError
+from pipeline.log import get_logger
 from pipeline.partition import Keys
 
 CONTRACT = 1
@@ -219,16 +220,27 @@ class Store:
         """Record or check the partitions; with `create` make groups at `0`, load functions."""
         await self._check_config(create=create)
         if create:
-            await self.load_functions()
             await self.make_groups(range(self.keys.partitions))
+            await self._check_eviction()
+
+    async def repair(self) -> None:
+        """Make what a deletion, a flush or a new primary took along; says so, loudly."""
+        async with self.translating("read the deployment's record"):
+            is_there = await self._client.exists(self.keys.config)
+        if not is_there:
+            get_logger().error("deployment_gone", record=self.keys.config, done="made anew")
+            await self._check_config(create=True)
+        await self.make_groups(range(self.keys.partitions))
 
     async def _check_config(self, *, create: bool) -> None:
         key, wanted = self.keys.config, self.keys.partitions
+        record = {"partitions": str(wanted), "contract": str(CONTRACT)}
         async with self.translating("read the deployment's record"):
-            if create:
-                await self._client.hsetnx(key, "partitions", str(wanted))
-                await self._client.hsetnx(key, "contract", str(CONTRACT))
             recorded: Any = await self._client.hgetall(key)
+            if create and len(recorded) < len(record):  # a full Redis refuses a write in vain
+                for name, value in record.items():
+                    await self._client.hsetnx(key, name, value)
+                recorded = await self._client.hgetall(key)
         if not recorded:
             raise DependencyError(f"{key} is not there: no worker has started with this prefix yet")
         if int(recorded[b"partitions"]) != wanted:
@@ -241,34 +253,43 @@ class Store:
                 f"{key} follows contract {recorded[b'contract'].decode()}, this is {CONTRACT}"
             )
 
+    async def _check_eviction(self) -> None:
+        """Warn where Redis may throw away what nobody has read; not every user may ask."""
+        try:
+            info: Any = await self._client.execute_command("INFO", "memory", **self._anywhere)
+        except RedisError as error:
+            get_logger().warning("eviction_unknown", error=str(error))
+            return
+        if (policy := _first(info).get("maxmemory_policy")) != "noeviction":
+            get_logger().warning("eviction_on", maxmemory_policy=policy, wanted="noeviction")
+
     async def load_functions(self) -> None:
-        """Load our library on every primary, unless it is there."""
+        """Load our library on every primary; its name holds a digest of its text."""
         where = {"target_nodes": RedisCluster.PRIMARIES} if self.is_cluster else {}
         async with self.translating("load the functions"):
-            try:
-                await self._client.execute_command("FUNCTION LOAD", _CODE, **where)
-            except ResponseError as error:
-                if "already exists" not in str(error):
-                    raise
+            await self._client.execute_command("FUNCTION LOAD", "REPLACE", _CODE, **where)
 
     async def make_groups(self, partitions: Iterable[int]) -> None:
-        """Make the groups of CONTRACT 2 at `0`; one that is there stays as it is."""
-        async with self.translating("make the groups"):
-            pipe = self._client.pipeline(transaction=False)
-            for partition in partitions:
-                keys = self.keys.of(partition)
-                for stream, group in (
-                    (keys.frames, INPUT_GROUP),
-                    (keys.recordings, INPUT_GROUP),
-                    (keys.events, SCORE_GROUP),
-                    (keys.detections, SCORE_GROUP),
-                ):
-                    pipe.execute_command(
-                        "XGROUP", "CREATE", stream, group, "0", "MKSTREAM", "ENTRIESREAD", "0"
-                    )
-            for answer in await pipe.execute(raise_on_error=False):
-                if isinstance(answer, Exception) and "BUSYGROUP" not in str(answer):
-                    raise answer
+        """Make the groups of CONTRACT 2 where they are not there; counts what went with them."""
+        commands = []
+        for keys in map(self.keys.of, partitions):
+            names = [keys.frames, keys.recordings, keys.events, keys.detections]
+            names += [keys.ledger, keys.owner, keys.held]
+            commands.append(self.command("make_groups", names))
+        for answer in await self._call_many(commands):
+            for stream, what, lost in answer:
+                if what != b"made":
+                    _report(stream.decode(), what.decode(), lost)
+
+    async def _call_many(self, commands: list[tuple[Argument, ...]]) -> list[Any]:
+        answers = await self.run_many(commands)
+        if any("Function not found" in str(a) for a in answers if isinstance(a, Exception)):
+            await self.load_functions()
+            answers = await self.run_many(commands)
+        for answer in answers:
+            if isinstance(answer, Exception):
+                raise refusal(answer, "a function")
+        return answers
 
     def command(self, name: str, keys: Sequence[str], *args: Argument) -> tuple[Argument, ...]:
         """Give the command that calls one of our functions, for `run_many`."""
@@ -347,6 +368,10 @@ class Store:
             raise FullError(f"Redis is full (maxmemory): {what} refused") from error
         except (RedisError, RedisClusterException, OSError) as error:
             raise DependencyError(f"Redis: {what}: {error}") from error
+
+
+def _report(stream: str, what: str, lost: int) -> None:
+    get_logger().error("deleted_by_others", what=what, stream=stream, counted_lost=lost)
 
 
 def _first(answer: Any) -> Any:

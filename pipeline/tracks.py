@@ -36,7 +36,7 @@ class Parameters:
     """How the tracker decides; `docs/tracking.md` has the measurements behind the values.
 
     Two stages, strong detections first, are ByteTrack's (Zhang et al. 2022, arXiv 2110.06864); its
-    thresholds 0.6, 0.1 and 0.7 were set for a detector that is surer of itself than YOLOv9t.
+    thresholds for strong and new, 0.6 and 0.7, are far above what this detector is used from.
     Growing boxes before comparing them follows C-BIoU (Yang et al. 2023, arXiv 2211.14317), here
     by the filter's own uncertainty, so that it matters at 1 fps and vanishes at 60.
 
@@ -55,7 +55,7 @@ class Parameters:
             of the area). ByteTrack's filter: 1/20 of the height.
         wander: unexplained change of position, sizes per root second.
         push: unexplained change of speed, sizes/s per root second (white-noise acceleration:
-            Bar-Shalom, Li and Kirubarajan 2001, section 6.2.2).
+            Bar-Shalom, Li and Kirubarajan 2001).
         start_speed: standard deviation of the unknown speed of a new track, sizes/s.
         max_tracks: no track starts beyond this number.
     """
@@ -65,7 +65,7 @@ class Parameters:
     start_confidence: float = 0.35
     overlap_floor: float = 0.4
     tentative_floor: float = 0.3
-    class_penalty: float = 0.15
+    class_penalty: float = 0.3
     twin_overlap: float = 0.7
     vote_limit: float = 5.0
     lost_ms: int = 3000

@@ -200,8 +200,10 @@ class Camera(Reader):
         self._stop = threading.Event()
         self._arrived = threading.Condition()
         self._newest: tuple[Image, float] | None = None
-        if isinstance(address, int) and not _is_there(address):
-            raise DependencyError(f"webcam {address} is not there")
+        if isinstance(address, int):
+            with closing(_Connection(address)) as attempt:
+                if attempt.read() is None:
+                    raise DependencyError(f"webcam {address} is not there")
         self._thread = threading.Thread(target=self._run, name="camera", daemon=True)
         self._thread.start()
 
@@ -288,14 +290,6 @@ def open_reader(text: str, *, fps: float | None = None, loop: bool = False) -> R
     if path.is_dir() or path.suffix.lower() in PICTURES:
         return Folder(path, fps=fps, loop=loop)
     return VideoFile(path, fps=fps, loop=loop)
-
-
-def _is_there(number: int) -> bool:
-    capture = cv2.VideoCapture(number)
-    try:
-        return bool(capture.isOpened())
-    finally:
-        capture.release()
 
 
 def _encode(image: Image) -> bytes:

@@ -34,6 +34,9 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         metavar="PATH",
         help="redis-server (or valkey-server) to test with; else the packaged one, else on PATH",
     )
+    parser.addoption("--fault-seed", type=int, help="repeat a run of the fault tests")
+    parser.addoption("--fault-long", action="store_true", help="their long form: an hour or more")
+    parser.addoption("--fault-table", metavar="PATH", help="append a line of JSON for each row")
 
 
 @pytest.fixture(autouse=True)

@@ -1,1 +1,1 @@
-"""How the demo's model was trained."""
+"""How the model of the demo was made, and how good it is. Not part of the installed package."""

@@ -5,6 +5,8 @@ checkpoint. The number of frames is endless, so that augmentation only varies wh
 varies: mirror, light, sensor noise and JPEG quality.
 """
 
+from __future__ import annotations
+
 import argparse
 import copy
 import math
@@ -14,6 +16,7 @@ import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
@@ -82,7 +85,7 @@ def _vary(image: NDArray[np.uint8], rng: np.random.Generator) -> NDArray[np.uint
     varied = cv2.convertScaleAbs(image, alpha=contrast, beta=128 * (1 - contrast) + brightness)
     if rng.uniform() < 0.3:
         grain = np.empty(image.shape, np.int16)
-        cv2.randn(grain, 0, float(rng.uniform(1, 6)))
+        cv2.randn(grain, np.zeros(3), np.full(3, rng.uniform(1, 6)))
         varied = cv2.add(varied, grain, dtype=cv2.CV_8U)
     return np.asarray(varied, np.uint8)
 
@@ -112,6 +115,7 @@ class Frames(IterableDataset[Sample]):
     def __iter__(self) -> Iterator[Sample]:
         """Start rendering."""
         cv2.setNumThreads(1)
+        cv2.setRNGSeed(self._seed[0])
         return samples(np.random.default_rng(self._seed))
 
 
@@ -129,7 +133,9 @@ def make_batch(pairs: list[Sample], device: torch.device) -> dict[str, torch.Ten
 
 def new_run(device: torch.device, lr: float) -> Run:
     """Start from random weights."""
-    model = DetectionModel("yolov9t.yaml", ch=3, nc=len(SCENE_LABELS), verbose=False)
+    # ultralytics has no types, and torch's stubs know neither its attributes nor memory formats.
+    make: Any = DetectionModel
+    model = make("yolov9t.yaml", ch=3, nc=len(SCENE_LABELS), verbose=False)
     model.names = dict(enumerate(SCENE_LABELS))
     model.args = get_cfg()
     model = model.to(device, memory_format=torch.channels_last)
@@ -198,8 +204,10 @@ def resume(run: Run, path: Path) -> None:
 
 def export(run: Run, path: Path) -> None:
     """Write the averaged model as ultralytics writes checkpoints: folded, half precision."""
-    model = copy.deepcopy(run.average).cpu().to(memory_format=torch.contiguous_format)
-    model = model.float().eval().fuse(verbose=False).half()
+    model: Any = copy.deepcopy(run.average).cpu()
+    model = (
+        model.to(memory_format=torch.contiguous_format).float().eval().fuse(verbose=False).half()
+    )
     model.args = {"task": "detect", "imgsz": [192, 320]}
     model.criterion = None
     path.parent.mkdir(exist_ok=True)

@@ -108,7 +108,7 @@ async def _serve(context: Context, inputs: Inputs, feed: DetectFeed, work: Detec
             group.create_task(feed.keep(context.stop, keep_s), name="keep")
             group.create_task(watch_lag(inputs.store, context.stop), name="lag")
             for lane in range(LANES):
-                lane_task = consume(feed, work, context.stop, context.health.progress)
+                lane_task = consume(feed, work, context.stop, context.health)
                 group.create_task(lane_task, name=f"lane-{lane}")
     finally:
         watching.cancel()

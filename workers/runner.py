@@ -113,7 +113,7 @@ def _loop_factory() -> Callable[[], asyncio.AbstractEventLoop] | None:
 async def _attend(main: Main, settings: Settings, consumer: str, health: Health) -> None:
     stop = asyncio.Event()
     _handle_signals(stop, health)
-    beating = asyncio.create_task(_beat(health), name="beat")
+    beating = asyncio.create_task(_beat(health, settings.process.stall_s), name="beat")
     stopping = asyncio.create_task(stop.wait(), name="stopping")
     working = asyncio.create_task(main(Context(settings, consumer, stop, health)), name="working")
     try:
@@ -136,9 +136,13 @@ async def _give_up(working: asyncio.Task[None], grace_s: float) -> None:
     os._exit(1)  # a thread that does not end would keep the interpreter from ending
 
 
-async def _beat(health: Health) -> None:
+async def _beat(health: Health, stall_s: float) -> None:
     while True:
         health.beat()
+        if health.busy_s > stall_s:
+            log.error("stuck", busy_s=round(health.busy_s), help="another takes over what it held")
+            logging.shutdown()
+            os._exit(1)  # the thread that does not end cannot be ended otherwise
         await asyncio.sleep(_BEAT_S)
 
 

@@ -62,10 +62,10 @@ async def _own(context: Context, ownership: Ownership) -> None:
             scorer = PartitionScorer(Engine(parameters, maps))
             feed = PartitionFeed(ownership, owned, scorer, limits)
             work = PartitionWork(scorer, thread)
-            await serve_partition(feed, work, stop, context.health.progress)
+            await serve_partition(feed, work, stop, context.health)
 
         context.health.ready()
-        pool = PartitionPool(ownership, serve)
+        pool = PartitionPool(ownership, serve, limits.inputs)
         async with asyncio.TaskGroup() as group:
             group.create_task(watch_lag(ownership.store, context.stop), name="lag")
             group.create_task(pool.run(context.stop, context.health.progress), name="pool")

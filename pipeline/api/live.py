@@ -28,9 +28,9 @@ from pipeline.api.problems import RETRY_S, Problem, as_problem, declare
 from pipeline.api.reads import CURSOR, LONGEST_CURSOR, READ, Source, service_of
 from pipeline.api.service import Service
 from pipeline.errors import PercipioError
-from pipeline.follow import end_tasks
 from pipeline.partition import is_source
 from pipeline.results import KINDS, Kind, Position, Stream
+from pipeline.tasks import end_tasks
 
 router = APIRouter(route_class=GuardedRoute, tags=["live"])
 

@@ -18,12 +18,13 @@ from pipeline.api.guard import DATA_HEADERS
 from pipeline.api.publishing import Publishing
 from pipeline.api.replay import Replay
 from pipeline.errors import DependencyError
-from pipeline.follow import Followers, end_tasks
+from pipeline.follow import Followers
 from pipeline.health import Health
 from pipeline.ledger import read_status
 from pipeline.log import get_logger
 from pipeline.settings import Settings
 from pipeline.stream import Store
+from pipeline.tasks import end_tasks
 
 log = get_logger()
 

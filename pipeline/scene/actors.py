@@ -1,13 +1,17 @@
 """Who passes through the scene, when, and on which path."""
 
+from __future__ import annotations
+
 import enum
 import math
 from dataclasses import dataclass
+from itertools import pairwise
 
 import numpy as np
-from numpy.typing import NDArray
 
 from pipeline.scene.sprites import SPRITE_KINDS
+
+Point = tuple[float, float]
 
 # Objects are scheduled in blocks of this length and live no longer, so a frame needs two blocks.
 BLOCK_S = 16.0
@@ -45,7 +49,7 @@ class Actor:
         class_id: its kind.
         start_s: scene time of its entry.
         life_s: how long it takes to the exit.
-        path: float64 (3, 2); control points of a quadratic curve in pixels.
+        path: three control points of a quadratic curve in pixels.
         ease: how unevenly it moves, in (-1, 1); negative is slow first.
         size_px: longer side at middle age.
         growth: relative change of size from entry to exit.
@@ -58,7 +62,7 @@ class Actor:
     class_id: int
     start_s: float
     life_s: float
-    path: NDArray[np.float64]
+    path: tuple[Point, Point, Point]
     ease: float
     size_px: int
     growth: float
@@ -71,17 +75,18 @@ class Actor:
         age_s = at_s - self.start_s
         u = age_s / self.life_s
         u += self.ease * u * (1 - u)
-        x, y = (1 - u) ** 2 * self.path[0] + 2 * u * (1 - u) * self.path[1] + u * u * self.path[2]
+        a, b, c = (1 - u) ** 2, 2 * u * (1 - u), u * u
+        (ax, ay), (bx, by), (cx, cy) = self.path
+        x, y = a * ax + b * bx + c * cx, a * ay + b * by + c * cy
         swing = math.sin(2 * math.pi * self.sway_hz * age_s)
         scale = 1 + self.growth * (u - 0.5)
-        return Pose(float(x), float(y) + 4 * swing, scale, self.sway_deg * swing)
+        return Pose(x, y + 4 * swing, scale, self.sway_deg * swing)
 
     def is_inside(self, pose: Pose, size_wh: tuple[int, int]) -> bool:
         """Tell whether about a part of it is inside the frame."""
-        return all(
-            -self.size_px < 2 * centre < 2 * side + self.size_px
-            for centre, side in zip((pose.x, pose.y), size_wh, strict=True)
-        )
+        width, height = size_wh
+        is_across = -self.size_px < 2 * pose.x < 2 * width + self.size_px
+        return is_across and -self.size_px < 2 * pose.y < 2 * height + self.size_px
 
 
 def generator(seed: int, use: Use, number: int) -> np.random.Generator:
@@ -117,7 +122,7 @@ def _actor(
 ) -> Actor:
     size_px = int(rng.integers(72, 146))
     path = _path(size_px, size_wh, rng)
-    length_px = float(np.linalg.norm(np.diff(path, axis=0), axis=1).sum())
+    length_px = sum(math.dist(here, there) for here, there in pairwise(path))
     return Actor(
         id=actor_id,
         class_id=int(rng.integers(len(SPRITE_KINDS))),
@@ -133,17 +138,26 @@ def _actor(
     )
 
 
-def _path(size_px: int, size_wh: tuple[int, int], rng: np.random.Generator) -> NDArray[np.float64]:
+def _path(
+    size_px: int, size_wh: tuple[int, int], rng: np.random.Generator
+) -> tuple[Point, Point, Point]:
     """Lead from one border to another through the middle part of the frame."""
-    size = np.array(size_wh, np.float64)
     # Sides are left, top, right, bottom; left and right are likelier.
     first, last = rng.permutation([0, 0, 1, 2, 2, 3])[:2].tolist()
     if first == last:
         last = 2 - first
-    ends = []
-    for side in (first, last):
-        along = rng.uniform(0.15, 0.85)
-        unit = np.array([(0, along), (along, 0), (1, along), (along, 1)][side])
-        outward = np.array([(-1, 0), (0, -1), (1, 0), (0, 1)][side])
-        ends.append(unit * size + outward * size_px * 0.75)
-    return np.stack([ends[0], rng.uniform(0.2, 0.8, 2) * size, ends[1]])
+    beyond_px = size_px * 0.75
+    begin = _border(first, float(rng.uniform(0.15, 0.85)), size_wh, beyond_px)
+    end = _border(last, float(rng.uniform(0.15, 0.85)), size_wh, beyond_px)
+    middle_x, middle_y = (rng.uniform(0.2, 0.8, 2) * size_wh).tolist()
+    return begin, (middle_x, middle_y), end
+
+
+def _border(side: int, along: float, size_wh: tuple[int, int], beyond_px: float) -> Point:
+    width, height = size_wh
+    return (
+        (-beyond_px, along * height),
+        (along * width, -beyond_px),
+        (width + beyond_px, along * height),
+        (along * width, height + beyond_px),
+    )[side]

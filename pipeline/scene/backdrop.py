@@ -1,10 +1,13 @@
 """Paints the place of the scene: the landscape behind the objects and what stands in front."""
 
+from __future__ import annotations
+
 import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from pipeline.scene.sprites import Image, fill, hsv
+from pipeline.records import Image
+from pipeline.scene.sprites import fill, hsv
 
 # Sky, horizon, far hill, near hill (BGR): noon, dusk, morning mist, mint, late night.
 _MOODS = (
@@ -28,7 +31,7 @@ def backdrop(size_wh: tuple[int, int], rng: np.random.Generator) -> Image:
     ).astype(np.uint8)
     _sun(image, rng)
     _clouds(image, rng)
-    middle: NDArray[np.float32] = (far + near) / 2
+    middle = ((far + near) / 2).astype(np.float32)
     for layer, colour in enumerate((far, middle, near)):
         _hill(image, 0.5 + 0.16 * layer, colour, rng)
     grain = _soft_noise(size_wh, (9, 14), rng) * 11 + _soft_noise(size_wh, (48, 80), rng) * 6
@@ -107,8 +110,9 @@ def _house(
     wall = (colour * rng.uniform(0.7, 1.5, 3)).clip(0, 255).tolist()
     roof = (colour * rng.uniform(0.4, 0.9, 3)).clip(0, 255).tolist()
     cv2.rectangle(image, (x, y - high), (x + wide, y + 20), wall, -1)
-    eaves, ridge = y - high, (x + wide // 2, y - high - 14)
-    corners = np.array([(x - 4, eaves), (x + wide + 4, eaves), ridge])
+    corners = np.array(
+        [(x - 4, y - high), (x + wide + 4, y - high), (x + wide // 2, y - high - 14)]
+    )
     cv2.fillPoly(image, [corners.astype(np.int32)], roof, cv2.LINE_AA)
 
 

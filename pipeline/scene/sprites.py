@@ -3,13 +3,15 @@
 A sprite is premultiplied BGRA, so that scaling and turning it leaves no dark rim.
 """
 
+from __future__ import annotations
+
 from collections.abc import Callable, Sequence
 
 import cv2
 import numpy as np
-from numpy.typing import NDArray
 
-Image = NDArray[np.uint8]
+from pipeline.records import Image
+
 Colour = tuple[int, int, int, int]
 Points = Sequence[tuple[float, float]]
 

@@ -1,5 +1,7 @@
 """What can be seen on a frame of the scene, and how a detector's answer compares to it."""
 
+from __future__ import annotations
+
 from collections.abc import Sequence
 from dataclasses import dataclass
 

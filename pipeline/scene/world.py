@@ -4,6 +4,8 @@ Every frame is a pure function of (seed, index), so that any of them can be rend
 anyone, in any order. `actors` says who moves where; this module composes and labels.
 """
 
+from __future__ import annotations
+
 import math
 from dataclasses import dataclass
 from functools import lru_cache
@@ -12,9 +14,10 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from pipeline.records import Image
 from pipeline.scene.actors import BLOCK_S, Actor, Pose, Use, generator, schedule
 from pipeline.scene.backdrop import backdrop, foreground
-from pipeline.scene.sprites import SPRITE_KINDS, Image, sprite
+from pipeline.scene.sprites import SPRITE_KINDS, sprite
 from pipeline.scene.truth import SceneObject
 
 SCENE_LABELS: tuple[str, ...] = tuple(name for name, _ in SPRITE_KINDS)
@@ -150,7 +153,7 @@ class Scene:
         if actor.id not in self._sprites:
             rng = generator(self._seed, Use.SPRITE, actor.id)
             picture = sprite(actor.class_id, actor.size_px, rng)
-            if actor.path[2, 0] < actor.path[0, 0]:  # faces the way it goes
+            if actor.path[2][0] < actor.path[0][0]:  # faces the way it goes
                 picture = np.ascontiguousarray(picture[:, ::-1])
             self._sprites[actor.id] = picture
         return self._sprites[actor.id]

@@ -144,9 +144,9 @@ def level_tests(r, p, rho, chance):  # type: ignore[no-untyped-def]
     """Fill correlation and p of every node with the level at lags -8 to 8, float64 (17, 8)."""
     n = min(np.float64(r.levels), 2.0 * p.tau_slow_bins - 1.0)
     for g in range(NODES):
-        size = effective(r.auto, g, LEVEL, n)
+        size = effective(r.auto, g, np.int64(LEVEL), n)
         for k in range(2 * LAGS + 1):
-            value, probability = _significance(r.with_level[k, g], r.auto, g, LEVEL, size)
+            value, probability = _significance(r.with_level[k, g], r.auto, g, np.int64(LEVEL), size)
             rho[k, g] = value
             chance[k, g] = probability
 

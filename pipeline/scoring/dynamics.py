@@ -6,14 +6,13 @@ import math
 
 import numpy as np
 from numba import njit
+from numpy.typing import NDArray
 
-from pipeline.scoring.parameters import NODES, KernelParameters
+from pipeline.scoring.parameters import ENTER, LEAVE, NODES
 
 _LEAST_ALPHA = 0.01
 _LARGEST_COUNT = 1e6
 _Z_LIMIT = 6.0
-_ENTER = (0.0, 0.10, 0.30, 0.60, 0.80)
-_LEAVE = (0.0, 0.05, 0.25, 0.55, 0.72)
 EMERGENT = 4
 FRESH_NULL_BINS = 16
 
@@ -207,11 +206,11 @@ def compose(p, a, d, i, w, n, filled):  # type: ignore[no-untyped-def]
 
 
 @njit(cache=True, nogil=True)
-def direction(phase, smooth, workspace):  # type: ignore[no-untyped-def]
-    """Tell which way the phase wants to go: -1, 0 or 1."""
-    if phase < EMERGENT and smooth >= _ENTER[phase + 1]:
-        return 1 if phase + 1 < EMERGENT or workspace > 0.5 else 0
-    if phase > 0 and smooth < _LEAVE[phase]:
+def direction(phase, smooth):  # type: ignore[no-untyped-def]
+    """Tell which way the smoothed level wants the phase to go: -1, 0 or 1."""
+    if phase < EMERGENT and smooth >= ENTER[phase + 1]:
+        return 1
+    if phase > 0 and smooth < LEAVE[phase]:
         return -1
     return 0
 
@@ -257,7 +256,7 @@ def diversity(share):  # type: ignore[no-untyped-def]
 
 
 def level_of(
-    parameters: KernelParameters,
+    parameters: NDArray[np.void],
     *,
     arousal: float,
     differentiation: float,
@@ -268,5 +267,5 @@ def level_of(
 ) -> float:
     """Give the level of known components, as `compose` does."""
     return float(
-        compose(parameters, arousal, differentiation, integration, workspace, novelty, filled)
+        compose(parameters[0], arousal, differentiation, integration, workspace, novelty, filled)
     )

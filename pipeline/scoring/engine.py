@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Mapping
+from functools import lru_cache
 from typing import Any
 from zlib import crc32
 
@@ -36,13 +37,11 @@ class Engine:
         capacity: int = 64,
     ) -> None:
         self.parameters = parameters or Parameters()
-        self._kernel_parameters = self.parameters.for_kernel()
         self._maps = maps or ChannelMaps()
         self._digest = self.parameters.digest
         self._engine_version = self.parameters.engine_version
         self._fresh = fresh_row().view(np.uint8)
-        self._tables = load_tables()
-        self._scratch = make_scratch()
+        self._records = (self.parameters.for_kernel(), make_scratch(), load_tables())
         self._rows: Rows = np.zeros(max(1, capacity), ROW)
         self._bytes = self._rows.view(np.uint8).reshape(len(self._rows), ROW.itemsize)
         self._mark = np.zeros((len(self._rows), 2), np.int64)
@@ -138,6 +137,12 @@ class Engine:
             EntryError: there is no room for a name, or it is not in the source's channel map, or
                 its value is not finite or negative where that is not valid. Nothing is placed.
         """
+        codes = codes_of(self._assignments[slot])
+        if codes.keys() >= values.keys() and math.isfinite(sum(values.values())):
+            return [codes[name] for name in values], [*values.values()]
+        return self._place_event(slot, values)
+
+    def _place_event(self, slot: int, values: Mapping[str, float]) -> tuple[list[int], list[float]]:
         assignment = self._assignments[slot]
         new = [name for name in values if assignment.channel(name) is None]
         if new:
@@ -199,10 +204,8 @@ class Engine:
             batch.start,
             batch.code,
             batch.value,
-            self._kernel_parameters,
-            self._scratch,
-            self._tables,
-            out,
+            self._records,
+            tuple(out),
             self._mark,
             self._number,
         )
@@ -218,6 +221,11 @@ class Engine:
         """Give the newest time a source has reached, Unix ms; None before its first input."""
         row = self._rows[slot]
         return int(row["ts"]) if row["started"] else None
+
+    def bin_start(self, slot: int, ts_ms: int) -> int:
+        """Give the time at which the source's bin that holds a time begins, Unix ms."""
+        phase, delta = int(self._rows[slot]["phase_ms"]), self.parameters.delta_ms
+        return (ts_ms + phase) // delta * delta - phase
 
     def statics(self, slot: int, snapshot: Any) -> Statics:
         """Give the constant part of a source's entries as of a snapshot; cached."""
@@ -235,6 +243,19 @@ class Engine:
     def report(self, slot: int) -> dict[str, Any]:
         """Give everything known of a source, lagged correlations with p-values included."""
         return report_of(self._rows[slot], self.statics(slot, self.snapshot(slot)), self.parameters)
+
+
+@lru_cache(maxsize=4096)
+def codes_of(assignment: Assignment) -> dict[str, int]:
+    """Give the codes of the names that a source has in use and that take any finite value."""
+    fixed = assignment.fixed
+    placed = {name: assignment.channel(name) for name in assignment.names}
+    channels = placed if fixed is None else fixed.channels
+    return {
+        name: channel.place | (MEAN if channel.mean else 0)
+        for name, channel in channels.items()
+        if channel is not None and channel.signed
+    }
 
 
 def is_compiled() -> bool:

@@ -8,6 +8,7 @@ import numpy as np
 from numba import njit
 
 from pipeline.scoring.dynamics import (
+    EMERGENT,
     FRESH_NULL_BINS,
     compose,
     direction,
@@ -147,18 +148,27 @@ def _publish(r):  # type: ignore[no-untyped-def]
 
 
 @njit(cache=True, nogil=True, inline="always")
+def _waits(r, way):  # type: ignore[no-untyped-def]
+    """Tell whether the next phase is emergent and the workspace not ignited."""
+    return way > 0 and r.phase + 1 == EMERGENT and r.workspace <= 0.5
+
+
+@njit(cache=True, nogil=True, inline="always")
 def _move(r, p, way):  # type: ignore[no-untyped-def]
-    """Step the phase once `dwell` evaluations in a row wanted it."""
+    """Step the phase once `dwell` evaluations in a row wanted it.
+
+    The step to emergent also waits for the workspace, however long the level stays.
+    """
     if way == 0:
         r.pending = 0
         r.agreed = 0
         return
     if way == r.pending:
-        r.agreed += 1
+        r.agreed = min(r.agreed + 1, p.dwell)
     else:
         r.pending = way
         r.agreed = 1
-    if r.agreed >= p.dwell:
+    if r.agreed >= p.dwell and not _waits(r, way):
         r.phase += way
         r.pending = 0
         r.agreed = 0
@@ -201,15 +211,15 @@ def evaluate(r, p, s, t):  # type: ignore[no-untyped-def]
     level = _weigh(r, p, known, filled)
     before = np.float64(r.smooth)
     smooth = _smoothed(before, p, level)
-    way = direction(r.phase, smooth, np.float64(r.workspace))
+    way = direction(r.phase, smooth)
     ready = (way == r.pending and r.agreed + 1 >= p.dwell) or p.dwell == 1
     stale = r.null_bin < r.bin - 1 - FRESH_NULL_BINS
-    if way > 0 and ready and stale and p.surrogates and known:
+    if way > 0 and ready and stale and p.surrogates and known and not _waits(r, way):
         r.null_due = 1
         _integrate(r, p, s, t, rows)
         level = _weigh(r, p, known, filled)
         smooth = _smoothed(before, p, level)
-        way = direction(r.phase, smooth, np.float64(r.workspace))
+        way = direction(r.phase, smooth)
     r.level = level
     r.smooth = smooth
     _move(r, p, way)

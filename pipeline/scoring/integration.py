@@ -7,6 +7,7 @@ Phi_SI(A|B) = h(A) + h(B) - h(A u B) with h(M) = 1/2 ln det Sigma(y_M | x_M), x 
 from __future__ import annotations
 
 import math
+from functools import partial
 
 import numpy as np
 from numba import njit
@@ -21,22 +22,29 @@ _ALL = _SUBSETS - 1
 RIDGE = 1e-3
 
 
+def _lesser(subset: int, part: int) -> int:
+    return min(part.bit_count(), (subset ^ part).bit_count())
+
+
 def bipartitions() -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """List the subsets of two and more nodes and every way to cut each in two.
 
     Returns:
-        subsets: int64 (247,) masks; starts: int64 (248,) into parts;
-        parts: int64 (3025,), the part that holds the subset's lowest node.
+        subsets: (247,) masks, the largest first; starts: (248,) into parts; parts: (3025,), the
+        part that holds the subset's lowest node, cuts that split off least first.
     """
-    subsets, starts, parts = [], [0], []
-    for subset in range(_SUBSETS):
+    subsets: list[int] = []
+    starts, parts = [0], list[int]()
+    for subset in sorted(range(_SUBSETS), key=int.bit_count, reverse=True):
         if subset.bit_count() < 2:
-            continue
+            break
+        first = len(parts)
         lowest = subset & -subset
         part = subset
         while part := (part - 1) & subset:
             if part & lowest:
                 parts.append(part)
+        parts[first:] = sorted(parts[first:], key=partial(_lesser, subset))
         subsets.append(subset)
         starts.append(len(parts))
     return (np.array(subsets), np.array(starts), np.array(parts))
@@ -72,16 +80,16 @@ def _base(cov, width, full, det):  # type: ignore[no-untyped-def]
         at = width * (_DEEP + top)
         product = det[0, parent]
         source = parent
-        for k in range(at, at + width):
-            pivot = full[source, k, k]
+        for p in range(at, at + width):
+            pivot = full[source, p, p]
             product *= pivot
             inverse = 1.0 / pivot
             for i in range(side):
-                factor = full[source, i, k] * inverse
-                if i == k:
-                    factor = 0.0
+                if width * _DEEP <= i <= p:  # eliminated, or needed no more
+                    continue
+                factor = full[source, i, p] * inverse
                 for j in range(side):
-                    full[lane, i, j] = full[source, i, j] - factor * full[source, k, j]
+                    full[lane, i, j] = full[source, i, j] - factor * full[source, p, j]
             source = lane
         det[0, lane] = product
 
@@ -211,24 +219,29 @@ def main_complex(h, alive, declared, t):  # type: ignore[no-untyped-def]
     """
     best_phi = 0.0
     best_score = 0.0
-    core = 0
+    core = np.int64(0)
     for k in range(t.subsets.size):
         subset = t.subsets[k]
         if subset & ~alive:
             continue
+        share = t.size[subset] / declared
+        whole = h[subset]
+        # 1 - e^-u <= u: a cut this weak leaves the subset no chance, the others need no look
+        hopeless = whole + 0.5 * (best_score / share) ** 2
         least = np.inf
         for p in range(t.starts[k], t.starts[k + 1]):
             part = t.parts[p]
-            least = min(least, h[part] + h[subset ^ part])
-        phi = least - h[subset]
-        if phi <= 0.0:
-            continue
-        share = t.size[subset] / declared
-        if share * share * min(1.0, 2.0 * phi) <= best_score * best_score:  # 1 - e^-u <= u
+            value = h[part] + h[subset ^ part]
+            if value < least:
+                least = value
+                if least <= hopeless:
+                    break
+        phi = least - whole
+        if least <= hopeless or phi <= 0.0:
             continue
         score = share * math.sqrt(1.0 - math.exp(-2.0 * phi))
         if score > best_score:
-            best_score, best_phi, core = score, phi, subset
+            best_score, best_phi, core = score, phi, np.int64(subset)
     return best_score, best_phi, core
 
 

@@ -262,7 +262,7 @@ def apply(r, p, s, t, kind, ts, codes, values, first, last):  # type: ignore[no-
 
 @njit(cache=True, nogil=True)
 def step(  # type: ignore[no-untyped-def]
-    rows, row_bytes, slots, times, kinds, starts, codes, values, p, s, t, out, mark, number
+    rows, row_bytes, slots, times, kinds, starts, codes, values, records, out, mark, number
 ):
     """Apply a batch in order.
 
@@ -275,37 +275,39 @@ def step(  # type: ignore[no-untyped-def]
         starts: start.
         codes: code.
         values: value.
-        p: parameters.
-        s: scratch.
-        t: tables.
-        out: `batch.Output`, per-input columns and the snapshots' bytes.
+        records: one element each of PARAMETERS, SCRATCH and TABLES.
+        out: tuple of `batch.Output`, per-input columns and the snapshots' bytes.
         mark: int64 (capacity, 2); number of the last step that touched a slot, its snapshot.
         number: this step's number.
 
     Returns:
         snapshots written, evaluations made.
     """
+    p = records[0][0]
+    s = records[1][0]
+    t = records[2][0]
+    level, level_ts, phase, phase_before, lateness, snapshot, kept = out
     snapshots = 0
     evaluations = 0
-    size = out.snapshots.shape[1]
+    size = kept.shape[1]
     for i in range(slots.size):
         slot = slots[i]
         r = rows[slot]
         before = r.phase
-        evaluated, lateness = apply(
+        evaluated, late = apply(
             r, p, s, t, kinds[i], times[i], codes, values, starts[i], starts[i + 1]
         )
         if evaluated or mark[slot, 0] != number:
             mark[slot, 0] = number
             mark[slot, 1] = snapshots
             for k in range(size):
-                out.snapshots[snapshots, k] = row_bytes[slot, k]
+                kept[snapshots, k] = row_bytes[slot, k]
             snapshots += 1
             evaluations += evaluated
-        out.level[i] = r.level
-        out.level_ts[i] = r.level_ts
-        out.phase[i] = r.phase
-        out.phase_before[i] = before
-        out.lateness[i] = lateness
-        out.snapshot[i] = mark[slot, 1]
+        level[i] = r.level
+        level_ts[i] = r.level_ts
+        phase[i] = r.phase
+        phase_before[i] = before
+        lateness[i] = late
+        snapshot[i] = mark[slot, 1]
     return snapshots, evaluations

@@ -67,7 +67,7 @@ def lz76(bits, n, words):  # type: ignore[no-untyped-def]
     """
     pack(bits, n, words)
     phrases = 0
-    i = 0
+    i = np.int64(0)  # a literal would be compiled for itself
     while i < n:
         i += longest(words, i, n) + 1
         phrases += 1
@@ -102,8 +102,8 @@ def differentiation(y, rows, active, mean, table, bits, words):  # type: ignore[
         bits: uint8 (1024,) scratch.
         words: uint32 (1024,) scratch.
     """
-    n = 0
-    ones = 0
+    n = np.int64(0)
+    ones = np.int64(0)
     for t in range(rows):
         for c in range(CHANNELS):
             if active >> c & 1:

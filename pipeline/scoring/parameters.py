@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass
-from typing import NamedTuple
 from zlib import crc32
+
+import numpy as np
+from numpy.typing import NDArray
 
 WINDOW = 64
 """Bins in the window, T: the validity mask is one 64-bit word."""
@@ -25,30 +27,32 @@ ENGINE_VERSION = 1
 """Changes when the same inputs would give other numbers."""
 
 
-class KernelParameters(NamedTuple):
-    """What the compiled code reads; plain numbers, so that no value causes a recompilation."""
-
-    delta_ms: int
-    hop_bins: int
-    stale_bins: int
-    surrogates: bool
-    weight_arousal: float
-    weight_differentiation: float
-    weight_integration: float
-    weight_workspace: float
-    null_floor: float
-    forgetting: float
-    smoothing: float
-    dwell: int
-    selection_pressure: float
-    mutation_rate: float
-    tau_fast_bins: float
-    tau_slow_bins: float
-    attack: float
-    release: float
-    refractory_bins: int
-    change_threshold: float
-    class_forgetting: float
+PARAMETERS = np.dtype(
+    [
+        ("delta_ms", "i8"),
+        ("hop_bins", "i8"),
+        ("stale_bins", "i8"),
+        ("surrogates", "i8"),
+        ("dwell", "i8"),
+        ("refractory_bins", "i8"),
+        ("weight_arousal", "f8"),
+        ("weight_differentiation", "f8"),
+        ("weight_integration", "f8"),
+        ("weight_workspace", "f8"),
+        ("null_floor", "f8"),
+        ("forgetting", "f8"),
+        ("smoothing", "f8"),
+        ("selection_pressure", "f8"),
+        ("mutation_rate", "f8"),
+        ("tau_fast_bins", "f8"),
+        ("tau_slow_bins", "f8"),
+        ("attack", "f8"),
+        ("release", "f8"),
+        ("change_threshold", "f8"),
+        ("class_forgetting", "f8"),
+    ]
+)
+"""What the compiled code reads; no value of it causes a recompilation."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -158,11 +162,7 @@ class Parameters:
         """32 bits that differ when any parameter does."""
         return crc32(repr(sorted(asdict(self).items())).encode())
 
-    def for_kernel(self) -> KernelParameters:
-        """Give the parameters as the compiled code reads them."""
+    def for_kernel(self) -> NDArray[np.void]:
+        """Give the parameters as the compiled code reads them: one element of PARAMETERS."""
         values = {**asdict(self), "stale_bins": self.stale_bins}
-        whole = ("delta_ms", "hop_bins", "stale_bins", "dwell", "refractory_bins", "surrogates")
-        return KernelParameters._make(
-            values[name] if name in whole else float(values[name])
-            for name in KernelParameters._fields
-        )
+        return np.array([tuple(values[name] for name in PARAMETERS.names or ())], PARAMETERS)

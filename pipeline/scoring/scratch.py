@@ -1,9 +1,12 @@
-"""Working memory of the compiled code, and the constant tables it reads."""
+"""Working memory of the compiled code, and the constant tables it reads.
+
+Both are single records of arrays: one pointer to pass, shapes known when compiling.
+"""
 
 from __future__ import annotations
 
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -13,110 +16,84 @@ from pipeline.scoring.parameters import CHANNELS, LAGS, NODES, WINDOW
 from pipeline.scoring.state import CLASSES
 
 Floats = NDArray[np.float64]
-Ints = NDArray[np.int64]
 
 SHIPPED = Path(__file__).with_name("tables.npz")
+_SUBSETS = 1 << NODES
+_SYMBOLS = WINDOW * CHANNELS
+_BOTH = 2 * NODES
+_LAGS = 2 * LAGS + 1
+_ENUMERATION = (*bipartitions(), *layout(1), *layout(2))
+
+TABLES = np.dtype(
+    [
+        ("shuffled", "f8", (33, 65)),  # mean LZ76: 32 i symbols, a share (j / 64)^2 / 2 of ones
+        ("bias", "f8", (WINDOW + 1, NODES + 1)),  # of h, by pairs and subset size
+        ("floor", "f8", (WINDOW + 1, NODES + 1)),  # 95 % of white noise, by pairs and nodes
+        ("subsets", "u1", _ENUMERATION[0].shape),
+        ("starts", "i8", _ENUMERATION[1].shape),
+        ("parts", "u1", _ENUMERATION[2].shape),
+        ("offsets1", "i8", _ENUMERATION[3].shape),
+        ("sizes1", "i8", _ENUMERATION[4].shape),
+        ("offsets2", "i8", _ENUMERATION[5].shape),
+        ("sizes2", "i8", _ENUMERATION[6].shape),
+        ("size", "i8", (_SUBSETS,)),  # nodes of a mask
+    ],
+    align=True,
+)
+
+SCRATCH = np.dtype(
+    [
+        ("y", "f8", (WINDOW, CHANNELS)),
+        ("activity", "f8", (WINDOW,)),
+        ("mean", "f8", (CHANNELS,)),
+        ("cuts", "i8", (6,)),
+        ("z", "f8", (WINDOW, NODES)),
+        ("shifted", "f8", (WINDOW, NODES)),
+        ("shift", "i8", (NODES,)),
+        ("cov", "f8", (_BOTH, _BOTH)),
+        ("now", "f8", (_BOTH, _BOTH)),
+        ("sums", "f8", (_BOTH,)),
+        ("pairs", "f8", (_BOTH, WINDOW)),
+        ("full", "f8", (LANES, _BOTH, _BOTH)),
+        ("buf", "f8", (int(_ENUMERATION[6][-1]), LANES)),
+        ("lane", "f8", (5, LANES)),
+        ("det_joint", "f8", (32, LANES)),
+        ("det_now", "f8", (32, LANES)),
+        ("h", "f8", (_SUBSETS,)),
+        ("raw", "f8", (CHANNELS,)),
+        ("node", "f8", (NODES,)),
+        ("bin_z", "f8", (NODES + 1,)),
+        ("before", "f8", (NODES,)),
+        ("classes", "f8", (CLASSES,)),
+        ("pair_rho", "f8", (_LAGS, 4, 4)),
+        ("pair_p", "f8", (_LAGS, 4, 4)),
+        ("level_rho", "f8", (_LAGS, NODES)),
+        ("level_p", "f8", (_LAGS, NODES)),
+        ("words", "u4", (_SYMBOLS,)),
+        ("bits", "u1", (_SYMBOLS,)),
+        ("adjacent", "u1", (WINDOW,)),
+    ],
+    align=True,
+)
 
 
-class Tables(NamedTuple):
-    """Constants: `tables.npz` and the enumeration of subsets and cuts."""
-
-    shuffled: Floats
-    """(33, 65) mean LZ76 of shuffled strings: 32 i symbols, a share (j / 64)^2 / 2 of them ones."""
-    bias: Floats
-    """(65, 9) bias of h by pairs and subset size."""
-    floor: Floats
-    """(65, 9) 95 % quantile of the score of white noise by pairs and nodes, all declared."""
-    subsets: Ints
-    starts: Ints
-    parts: Ints
-    size: Ints
-    offsets1: Ints
-    sizes1: Ints
-    offsets2: Ints
-    sizes2: Ints
+def with_enumeration(shuffled: Floats, bias: Floats, floor: Floats) -> NDArray[np.void]:
+    """Add the subsets and cuts of 8 nodes to the measured tables: one element of TABLES."""
+    tables = np.zeros(1, TABLES)
+    enumeration = zip((TABLES.names or ())[3:], _ENUMERATION, strict=False)
+    sizes = np.array([m.bit_count() for m in range(_SUBSETS)])
+    measured = {"shuffled": shuffled, "bias": bias, "floor": floor}
+    for name, values in {**measured, **dict(enumeration), "size": sizes}.items():
+        tables[name][0] = values
+    return tables
 
 
-class Scratch(NamedTuple):
-    """Working memory of one engine; nothing in it outlives a call."""
-
-    y: Floats
-    activity: Floats
-    adjacent: NDArray[np.bool_]
-    mean: Floats
-    cuts: Ints
-    z: Floats
-    shifted: Floats
-    shift: Ints
-    cov: Floats
-    now: Floats
-    sums: Floats
-    pair: Floats
-    full: Floats
-    buf: Floats
-    lane: Floats
-    det_joint: Floats
-    det_now: Floats
-    h: Floats
-    bits: NDArray[np.uint8]
-    words: NDArray[np.uint32]
-    raw: Floats
-    node: Floats
-    bin_z: Floats
-    before: Floats
-    classes: Floats
-    pair_rho: Floats
-    pair_p: Floats
-    level_rho: Floats
-    level_p: Floats
-
-
-def with_enumeration(shuffled: Floats, bias: Floats, floor: Floats) -> Tables:
-    """Add the subsets and cuts of 8 nodes to the measured tables."""
-    subsets, starts, parts = bipartitions()
-    size = np.array([m.bit_count() for m in range(1 << NODES)], np.int64)
-    return Tables(shuffled, bias, floor, subsets, starts, parts, size, *layout(1), *layout(2))
-
-
-def load_tables() -> Tables:
-    """Read the tables that are shipped with the package."""
+def load_tables() -> NDArray[np.void]:
+    """Read the tables that are shipped with the package: one element of TABLES."""
     with np.load(SHIPPED) as archive:
         return with_enumeration(archive["shuffled"], archive["bias"], archive["floor"])
 
 
-def make_scratch() -> Scratch:
-    """Allocate the working memory of one engine (about 200 KiB)."""
-    symbols = WINDOW * CHANNELS
-    rows = int(layout(2)[1][-1])
-    lags = 2 * LAGS + 1
-    return Scratch(
-        y=np.zeros((WINDOW, CHANNELS)),
-        activity=np.zeros(WINDOW),
-        adjacent=np.zeros(WINDOW, np.bool_),
-        mean=np.zeros(CHANNELS),
-        cuts=np.zeros(6, np.int64),
-        z=np.zeros((WINDOW, NODES)),
-        shifted=np.zeros((WINDOW, NODES)),
-        shift=np.zeros(NODES, np.int64),
-        cov=np.zeros((2 * NODES, 2 * NODES)),
-        now=np.zeros((NODES, NODES)),
-        sums=np.zeros(2 * NODES),
-        pair=np.zeros(2 * NODES),
-        full=np.zeros((LANES, 2 * NODES, 2 * NODES)),
-        buf=np.zeros((rows, LANES)),
-        lane=np.zeros((5, LANES)),
-        det_joint=np.zeros((32, LANES)),
-        det_now=np.zeros((32, LANES)),
-        h=np.zeros(1 << NODES),
-        bits=np.zeros(symbols, np.uint8),
-        words=np.zeros(symbols, np.uint32),
-        raw=np.zeros(CHANNELS),
-        node=np.zeros(NODES),
-        bin_z=np.zeros(NODES + 1),
-        before=np.zeros(NODES),
-        classes=np.zeros(CLASSES),
-        pair_rho=np.zeros((lags, 4, 4)),
-        pair_p=np.ones((lags, 4, 4)),
-        level_rho=np.zeros((lags, NODES)),
-        level_p=np.ones((lags, NODES)),
-    )
+def make_scratch() -> Any:
+    """Allocate the working memory of one engine (about 100 KiB): one element of SCRATCH."""
+    return np.zeros(1, SCRATCH)

@@ -23,7 +23,7 @@ _UNKNOWN_AGE = 65535
 _COUNTS = [tuple((byte >> 2 * g & 3).bit_count() for g in range(4)) for byte in range(256)]
 """Channels in use of four nodes, by their eight bits."""
 
-_Values = namedtuple("_Values", list(SNAPSHOT.names or ()))  # type: ignore[misc]  # noqa: PYI024
+_Values = namedtuple("_Values", list(SNAPSHOT.names or ()))  # type: ignore[misc]
 
 
 def values_of(snapshot: Any) -> Any:
@@ -196,7 +196,7 @@ def report_of(row: Any, statics: Statics, parameters: Parameters) -> dict[str, A
         parameters: the engine's.
     """
     lags = 2 * LAGS + 1
-    p = parameters.for_kernel()
+    p = parameters.for_kernel()[0]
     rho, chance = np.zeros((lags, 4, 4)), np.ones((lags, 4, 4))
     pair_tests(row, p, rho, chance)
     pairs = _peaks(rho.reshape(lags, 16), chance.reshape(lags, 16), parameters)

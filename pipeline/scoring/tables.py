@@ -57,18 +57,18 @@ def noise_quantile(pairs: int, nodes: int) -> float:
     """Give the 95 % quantile of the main complex's score on white noise."""
     rng = np.random.default_rng((pairs, nodes))
     bias = bias_table()[pairs]
-    tables = with_enumeration(np.zeros((2, 2)), bias[None], bias[None])
-    scratch = make_scratch()
+    tables = with_enumeration(np.zeros((33, 65)), bias_table(), bias_table())[0]
+    scratch = make_scratch()[0]
     rows = pairs + 1
-    scratch.adjacent[:rows] = True
+    scratch["adjacent"][:rows] = True
     alive = (1 << nodes) - 1
     scores = np.zeros(WINDOWS)
     for k in range(WINDOWS):
         z = rng.standard_normal((rows, nodes))
-        scratch.z[:rows, :nodes] = (z - z.mean(0)) / z.std(0)
-        lag_covariance(scratch.z, scratch.adjacent, rows, alive, scratch, scratch.cov)
-        entropies(scratch.cov, bias, scratch, tables)
-        scores[k] = main_complex(scratch.h, alive, nodes, tables)[0]
+        scratch["z"][:rows, :nodes] = (z - z.mean(0)) / z.std(0)
+        lag_covariance(scratch["z"], scratch["adjacent"], rows, alive, scratch, scratch["cov"])
+        entropies(scratch["cov"], bias, scratch, tables)
+        scores[k] = main_complex(scratch["h"], alive, nodes, tables)[0]
     return float(np.quantile(scores, 0.95))
 
 

@@ -134,7 +134,7 @@ async def test_what_cannot_be_taken_is_told_why(
 async def test_a_full_stream_is_told_when_to_come_again(api: Api) -> None:
     key = KEYS.of_source("robot-7").events
     bounds = Bounds(10)
-    api.service.publishing._admission._bounds["events"] = bounds  # type: ignore[index]
+    api.service.publishing._admission._bounds["events"] = bounds
     for _ in range(10):
         await api.store.run("XADD", key, "*", "a", "b")
 

@@ -6,7 +6,6 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from scoring_inputs import START_MS, bins, coupled
 
 from pipeline.errors import EntryError, Reason, SettingsError
 from pipeline.records import Detections
@@ -14,7 +13,8 @@ from pipeline.scoring.batch import EVENT, FRAME, InputBuilder
 from pipeline.scoring.channels import VISION, ChannelMaps
 from pipeline.scoring.engine import Engine
 from pipeline.scoring.kernel import CLASS, DISPLACED, MEAN, SURPRISE
-from pipeline.scoring.vision import FrameValues, VisionChannels, vision_channel_of
+from pipeline.scoring.vision import FrameValues, VisionChannels, place_of, vision_channel_of
+from tests.unit.scoring.scoring_inputs import START_MS, bins, coupled
 
 FRAME_VALUES = FrameValues((1.0, 0.0, 2.0, 0.0, 0.5, 0.0, 0.01, 0.2), {0: 1})
 
@@ -214,13 +214,19 @@ def test_missing_map_file(tmp_path: Path) -> None:
 
 def test_coco_labels_go_by_supercategory() -> None:
     """People, vehicles, animals and the rest have their channel; twelve class buckets."""
-    places = vision_channel_of(["person", "truck", "zebra", "cup", "toothbrush", "forklift"])
+    places = vision_channel_of(["person", "truck", "zebra", "cup", "toothbrush"])
 
     assert [VISION[p.channel] for p in places] == [
         "vision.people", "vision.vehicles", "vision.animals", "vision.objects", "vision.objects",
-        "vision.objects",
     ]  # fmt: skip
-    assert [p.bucket for p in places] == [0, 1, 3, 6, 11, 12]
+    assert [p.bucket for p in places] == [0, 1, 3, 6, 11]
+
+
+def test_a_labels_place_does_not_depend_on_the_others() -> None:
+    """A label goes by its name or its class id alone, so that frames need not show all of them."""
+    labels = ["person", "forklift", "pallet"]
+
+    assert vision_channel_of(labels)[2] == place_of("pallet", 2)
 
 
 def test_other_labels_spread() -> None:
@@ -235,7 +241,7 @@ def test_other_labels_spread() -> None:
 
 def test_frame_values() -> None:
     """Mass is summed confidence, classes are counted, spread is relative to the diagonal."""
-    vision = VisionChannels(["person", "car"])
+    vision = VisionChannels({0: "person", 1: "car"})
     boxes = np.array([[0, 0, 2, 2], [8, 0, 10, 2], [0, 0, 2, 2]], np.float32)
     seen = Detections(boxes, np.array([0.9, 0.8, 0.5], np.float32), np.array([0, 0, 1], np.int32))
 

@@ -6,13 +6,13 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 from scipy import stats
-from scoring_inputs import bins, independent
 
 from pipeline.scoring.channels import VISION
 from pipeline.scoring.correlation import effective, survivors
 from pipeline.scoring.engine import Engine
 from pipeline.scoring.parameters import LAGS
 from pipeline.scoring.state import ROW
+from tests.unit.scoring.scoring_inputs import bins, independent
 
 Floats = NDArray[np.float64]
 

@@ -186,16 +186,15 @@ def test_level_formula() -> None:
 
 
 @pytest.mark.parametrize(
-    ("phase", "smooth", "workspace", "way"),
+    ("phase", "smooth", "way"),
     [
-        (0, 0.09, 0, 0), (0, 0.10, 0, 1), (1, 0.30, 0, 1), (1, 0.06, 0, 0), (1, 0.04, 0, -1),
-        (2, 0.26, 0, 0), (2, 0.24, 0, -1), (3, 0.9, 0.5, 0), (3, 0.8, 0.51, 1), (3, 0.79, 1, 0),
-        (4, 0.73, 0, 0), (4, 0.71, 1, -1),
+        (0, 0.09, 0), (0, 0.10, 1), (1, 0.30, 1), (1, 0.06, 0), (1, 0.04, -1), (2, 0.26, 0),
+        (2, 0.24, -1), (3, 0.79, 0), (3, 0.8, 1), (3, 0.54, -1), (4, 0.73, 0), (4, 0.71, -1),
     ],
 )  # fmt: skip
-def test_direction(phase: int, smooth: float, workspace: float, way: int) -> None:
-    """Thresholds have hysteresis; emergent also needs the workspace."""
-    assert direction(phase, smooth, workspace) == way
+def test_direction(phase: int, smooth: float, way: int) -> None:
+    """Every phase is entered at one level and left at a lower one."""
+    assert direction(phase, smooth) == way
 
 
 def test_workspace_and_refractory_ignitions() -> None:
@@ -204,7 +203,7 @@ def test_workspace_and_refractory_ignitions() -> None:
     levels = []
     for k in range(20):
         row["bin"] = k
-        follow_workspace(row, P, np.full(9, 5.0), 255)
+        follow_workspace(row, P[0], np.full(9, 5.0), 255)
         levels.append(float(row["workspace_now"]))
 
     drive = 1 - math.exp(-5)

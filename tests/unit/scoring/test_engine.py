@@ -8,7 +8,6 @@ import numpy as np
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from scoring_inputs import DELTA_MS, START_MS, bin_start, bins, coupled, independent
 
 from pipeline.errors import EntryError, Reason
 from pipeline.scoring.batch import EVENT, FRAME, HEARTBEAT, TICK, InputBatch, InputBuilder
@@ -17,6 +16,14 @@ from pipeline.scoring.kernel import ON_TIME, PATCHED, TOO_LATE
 from pipeline.scoring.parameters import Parameters
 from pipeline.scoring.state import BLOB_VERSION, NEVER, ROW
 from pipeline.scoring.vision import FrameValues
+from tests.unit.scoring.scoring_inputs import (
+    DELTA_MS,
+    START_MS,
+    bin_start,
+    bins,
+    coupled,
+    independent,
+)
 
 SOURCES = ("cam-1", "robot-7", "agent:3")
 _quick = settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.too_slow])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import math
+from typing import Any
 
 import numpy as np
 import pytest
@@ -17,11 +18,11 @@ from pipeline.scoring.integration import (
     neural_complexity,
     weakest_cut,
 )
-from pipeline.scoring.scratch import Scratch, load_tables, make_scratch
+from pipeline.scoring.scratch import load_tables, make_scratch
 from pipeline.scoring.window import lag_covariance
 
 Floats = NDArray[np.float64]
-TABLES = load_tables()
+TABLES = load_tables()[0]
 NO_BIAS = np.zeros(9)
 ALL = 255
 
@@ -48,8 +49,8 @@ def ring(n: int, w: float) -> Floats:
     return w * np.roll(np.eye(n), 1, axis=0)
 
 
-def computed(cov: Floats) -> Scratch:
-    scratch = make_scratch()
+def computed(cov: Floats) -> Any:
+    scratch = make_scratch()[0]
     entropies(cov, NO_BIAS, scratch, TABLES)
     return scratch
 
@@ -80,7 +81,7 @@ def test_entropies_of_every_subset(seed: int) -> None:
     """All 255 subset entropies agree with NumPy's log-determinants to 1e-12."""
     cov = random_covariance(seed)
 
-    h = computed(cov).h
+    h = computed(cov)["h"]
 
     expected = [conditional(cov, m) if m else 0.0 for m in range(256)]
     assert np.abs(h - expected).max() < 1e-12
@@ -89,7 +90,7 @@ def test_entropies_of_every_subset(seed: int) -> None:
 @pytest.mark.parametrize("seed", range(3))
 def test_main_complex_by_exhaustion(seed: int) -> None:
     """The search finds the best subset and its weakest cut among all of them."""
-    h = computed(random_covariance(seed)).h
+    h = computed(random_covariance(seed))["h"]
     subsets = [m for m in range(256) if m.bit_count() > 1]
     scores = {
         m: m.bit_count() / 8 * math.sqrt(1 - math.exp(-2 * max(0, phi(h, m)))) for m in subsets
@@ -109,7 +110,7 @@ def test_main_complex_by_exhaustion(seed: int) -> None:
 @pytest.mark.parametrize(("w", "expected"), [(0.3, 0.094311), (0.5, 0.287682), (0.9, 1.660731)])
 def test_ring(n: int, w: float, expected: float) -> None:
     """A ring's weakest cut is -ln(1 - w^2) whatever its length, its atoms N/2 times that."""
-    h = computed(var1(ring(n, w))).h
+    h = computed(var1(ring(n, w)))["h"]
     whole = (1 << n) - 1
 
     value, _cut = weakest_cut(h, whole)
@@ -124,7 +125,7 @@ def test_two_rings() -> None:
     weights = np.zeros((8, 8))
     weights[:4, :4] = ring(4, 0.5)
     weights[4:, 4:] = ring(4, 0.8)
-    h = computed(var1(weights)).h
+    h = computed(var1(weights))["h"]
 
     _score, value, core = main_complex(h, ALL, 8, TABLES)
 
@@ -135,7 +136,7 @@ def test_two_rings() -> None:
 
 def test_swap() -> None:
     """Two nodes that copy each other with weight a have Phi = -ln(1 - a^2)."""
-    h = computed(var1(ring(2, 0.6))).h
+    h = computed(var1(ring(2, 0.6)))["h"]
 
     assert weakest_cut(h, 3)[0] == pytest.approx(-math.log(1 - 0.36), abs=1e-9)
 
@@ -144,28 +145,30 @@ def test_equicorrelated() -> None:
     """TC, DTC, O-information and C_N of eight nodes correlated .4 have their closed forms."""
     scratch = computed(interleaved(0.6 * np.eye(8) + 0.4, np.zeros((8, 8))))
 
-    total, dual = equal_time(scratch.det_now, ALL, 8)
+    total, dual = equal_time(scratch["det_now"], ALL, 8)
 
     assert total == pytest.approx(1.120389, abs=1e-6)
     assert dual == pytest.approx(0.478011, abs=1e-6)
     assert total - dual == pytest.approx(0.642378, abs=1e-6)
-    assert neural_complexity(scratch.det_now, ALL, 8, TABLES) == pytest.approx(1.241186, abs=1e-6)
+    assert neural_complexity(scratch["det_now"], ALL, 8, TABLES) == pytest.approx(
+        1.241186, abs=1e-6
+    )
 
 
 def white_noise(number: int, seed: int) -> tuple[Floats, Floats, Floats]:
     """Give Phi of the cut 4|4 raw and corrected, and the score, of windows of white noise."""
     rng = np.random.default_rng(seed)
-    scratch = make_scratch()
-    scratch.adjacent[:] = True
+    scratch = make_scratch()[0]
+    scratch["adjacent"][:] = True
     raw, corrected, score = np.zeros(number), np.zeros(number), np.zeros(number)
     for k in range(number):
         z = rng.standard_normal((64, 8))
-        scratch.z[:] = (z - z.mean(0)) / z.std(0)
-        pairs = lag_covariance(scratch.z, scratch.adjacent, 64, ALL, scratch, scratch.cov)
-        for out, bias in ((raw, NO_BIAS), (corrected, TABLES.bias[pairs])):
-            entropies(scratch.cov, bias, scratch, TABLES)
-            out[k] = scratch.h[0b1111] + scratch.h[0b11110000] - scratch.h[ALL]
-        score[k] = main_complex(scratch.h, ALL, 8, TABLES)[0]
+        scratch["z"][:] = (z - z.mean(0)) / z.std(0)
+        pairs = lag_covariance(scratch["z"], scratch["adjacent"], 64, ALL, scratch, scratch["cov"])
+        for out, bias in ((raw, NO_BIAS), (corrected, TABLES["bias"][pairs])):
+            entropies(scratch["cov"], bias, scratch, TABLES)
+            out[k] = scratch["h"][0b1111] + scratch["h"][0b11110000] - scratch["h"][ALL]
+        score[k] = main_complex(scratch["h"], ALL, 8, TABLES)[0]
     return raw, corrected, score
 
 

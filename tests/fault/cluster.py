@@ -1,0 +1,151 @@
+"""Six redis-servers as a Cluster of three primaries, on loopback."""
+
+from __future__ import annotations
+
+import subprocess
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from redis.cluster import ClusterNode, RedisCluster
+from redis.exceptions import RedisError
+
+from tests.fault.rig import Server, free_port
+
+NODE_TIMEOUT_MS = 1500
+FORMED_S = 60.0
+
+
+@dataclass
+class Cluster:
+    """Nodes by port; primaries and replicas change places when primaries die."""
+
+    folder: Path
+    program: str
+    nodes: list[Server] = field(default_factory=list)
+
+    def start(self) -> None:
+        """Start the nodes and make them a cluster."""
+        for number in range(6):
+            port = free_port()
+            while port > 55_000:  # the bus is 10,000 above
+                port = free_port()
+            options = ["--cluster-enabled", "yes", "--cluster-config-file", "nodes.conf"]
+            options += ["--cluster-node-timeout", str(NODE_TIMEOUT_MS)]
+            options += ["--repl-diskless-sync-delay", "0"]
+            self.nodes.append(Server(self.folder / str(number), self.program, options, port))
+            self.nodes[-1].start(wait=False)
+        for node in self.nodes:
+            node.wait()
+        places = [f"127.0.0.1:{node.port}" for node in self.nodes]
+        self.admin("create", *places, "--cluster-replicas", "1")
+        self.wait_until_whole()
+
+    def admin(self, *words: str) -> str:
+        """Run redis-cli --cluster."""
+        command = ["redis-cli", "--cluster", *words, "--cluster-yes"]
+        done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
+        assert done.returncode == 0, done.stdout + done.stderr
+        return done.stdout
+
+    def stop(self) -> None:
+        """End all nodes."""
+        for node in self.nodes:
+            node.kill()
+
+    @property
+    def url(self) -> str:
+        """For PERCIPIO_REDIS_URL."""
+        return "redis+cluster://" + ",".join(f"127.0.0.1:{node.port}" for node in self.nodes)
+
+    def connect(self) -> RedisCluster:
+        """A publisher's client."""
+        return RedisCluster(
+            startup_nodes=[
+                ClusterNode("127.0.0.1", node.port)  # type: ignore[no-untyped-call]
+                for node in self.nodes
+            ],
+            protocol=2,
+            socket_timeout=3,
+            socket_connect_timeout=3,
+        )
+
+    def primaries(self) -> list[Server]:
+        """The nodes that are primaries and alive."""
+        return [node for node in self.nodes if self._role(node) == "master"]
+
+    def _role(self, node: Server) -> str:
+        if node.process is None:
+            return "dead"
+        with node.client as client:
+            try:
+                return str(client.info("replication")["role"])
+            except RedisError:
+                return "dead"
+
+    def replica_of(self, primary: Server) -> Server:
+        """A replica of a primary."""
+        for node in self.nodes:
+            if node is not primary and node.process is not None:
+                with node.client as client:
+                    if client.info("replication").get("master_port") == primary.port:
+                        return node
+        raise AssertionError("no replica")
+
+    def break_link(self, primary: Server) -> None:
+        """Let a primary's replica fall behind: what is acknowledged from now on, it has not."""
+        replica = self.replica_of(primary)
+        with replica.client as client:
+            client.config_set("masterauth", "wrong")
+        with primary.client as client:
+            client.execute_command("CLIENT KILL", "TYPE", "replica")
+
+    def mend_links(self) -> None:
+        """Undo `break_link`."""
+        for node in self.nodes:
+            if node.process is not None:
+                with node.client as client:
+                    client.config_set("masterauth", "")
+
+    def move_slot(self, slot: int) -> None:
+        """Move a slot to another primary, key by key, as resharding does."""
+        primaries = {self._id(node): node for node in self.primaries()}
+        with self.connect() as client:
+            owner = client.nodes_manager.get_node_from_slot(slot)
+        source_id = next(i for i, node in primaries.items() if node.port == owner.port)
+        target_id = next(i for i in primaries if i != source_id)
+        source, target = primaries[source_id], primaries[target_id]
+        with source.client as old, target.client as new:
+            new.execute_command("CLUSTER SETSLOT", slot, "IMPORTING", source_id)
+            old.execute_command("CLUSTER SETSLOT", slot, "MIGRATING", target_id)
+            while keys := old.execute_command("CLUSTER GETKEYSINSLOT", slot, 2):
+                place = ("127.0.0.1", target.port, "", 0, 5000, "REPLACE", "KEYS")
+                old.execute_command("MIGRATE", *place, *keys)
+                time.sleep(0.02)
+            for node in (new, old):
+                node.execute_command("CLUSTER SETSLOT", slot, "NODE", target_id)
+
+    def _id(self, node: Server) -> str:
+        with node.client as client:
+            answer = client.execute_command("CLUSTER MYID")
+        return answer.decode() if isinstance(answer, bytes) else str(answer)
+
+    def wait_until_whole(self, nodes: Sequence[Server] | None = None) -> None:
+        """Wait until every living node sees all slots served and its replica in step."""
+        deadline_s = time.monotonic() + FORMED_S
+        while not all(self._is_whole(node) for node in nodes or self.nodes if node.process):
+            assert time.monotonic() < deadline_s, "the cluster is not whole"
+            time.sleep(0.05)
+
+    def _is_whole(self, node: Server) -> bool:
+        with node.client as client:
+            try:
+                state = client.execute_command("CLUSTER INFO")
+                replication = client.info("replication")
+            except RedisError:
+                return False
+        text = state.decode() if isinstance(state, bytes) else str(state)
+        link = replication.get("master_link_status", "up")
+        is_ok = "cluster_state:ok" in text or "'cluster_state': 'ok'" in text
+        return is_ok and link == "up" and bool(replication.get("connected_slaves", 1) or 1)
