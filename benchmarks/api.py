@@ -57,6 +57,11 @@ class Bench:
     redis: Redis
     seconds: float
 
+    def cpu_s(self) -> float:
+        """Give the CPU time that the API's process has used."""
+        used = self.process.cpu_times()
+        return float(used.user + used.system)
+
     def memory_bytes(self) -> int:
         """Give what the API's process holds."""
         return int(self.process.memory_info().rss)
@@ -212,16 +217,19 @@ async def _throughput(bench: Bench) -> dict[str, float]:
     """The state route and the bare one, turn by turn."""
     pool = Pool(200)
     await pool.open(bench.port, 64)
-    ours, bare = [], []
+    ours, bare, costs_us = [], [], []
     for _ in range(4):
         bare.append(await pool.saturate([request("GET", "/bare")], bench.seconds / 8))
+        began_s = bench.cpu_s()
         ours.append(await pool.saturate(_state_requests(), bench.seconds / 8))
+        costs_us.append((bench.cpu_s() - began_s) / len(pool.load.latencies_s) * 1e6)
     pool.close()
     ratios = [mine / its for mine, its in zip(ours, bare, strict=True)]
     return {
         "state_per_s": round(median(ours)),
         "bare_per_s": round(median(bare)),
         "ratio": round(median(ratios), 3),
+        "cpu_us_per_read": round(median(costs_us)),
     }
 
 
@@ -238,8 +246,10 @@ async def _fan_out(bench: Bench) -> dict[str, float]:
     subscribers, load = await subscribe(bench.port, openings)
     await asyncio.sleep(1)
     per_subscriber = (bench.memory_bytes() - before) / SUBSCRIBERS
+    began_s = bench.cpu_s()
     await _change(bench, bench.seconds)
     await asyncio.sleep(1)
+    cost_us = (bench.cpu_s() - began_s) / max(1, len(load.latencies_s)) * 1e6
     expected = int(bench.seconds) * SUBSCRIBERS
     missing = expected - len(load.latencies_s)
     for each in subscribers:
@@ -250,6 +260,7 @@ async def _fan_out(bench: Bench) -> dict[str, float]:
         **load.percentiles_ms(),
         "missing": missing,
         "errors": load.errors,
+        "cpu_us_per_update": round(cost_us),
         "kB_per_subscriber": round(per_subscriber / 1e3, 1),
     }
 

@@ -67,7 +67,7 @@ def test_a_call_is_described_in_full(name: str, call: dict[str, Any]) -> None:
 def _fuzz(worker: Worker, folder: Path, examples: int) -> subprocess.CompletedProcess[str]:
     port_file = folder / "0-api.log"
     worker("api", {"PERCIPIO_API_PORT": "0", "PERCIPIO_API_RATE_PER_S": "0"})
-    url = _url_in(port_file)
+    url = url_in(port_file)
     checks = "not_a_server_error,status_code_conformance,content_type_conformance"
     checks += ",response_schema_conformance,response_headers_conformance"
     command = [
@@ -96,7 +96,7 @@ def _fuzz(worker: Worker, folder: Path, examples: int) -> subprocess.CompletedPr
     )
 
 
-def _url_in(words: Path) -> str:
+def url_in(words: Path) -> str:
     for line in _lines(words):
         if '"api_ready"' in line:
             return line.partition('"url": "')[2].partition('"')[0]
