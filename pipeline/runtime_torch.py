@@ -27,6 +27,11 @@ def try_cuda(device: str) -> str | None:
     return None if total == 64 else f"{device} computes 8 x 8 = {total}"
 
 
+def gpu_uuid(device: str) -> str:
+    """Give the identity of a CUDA device, by which the driver's tools know it."""
+    return str(torch.cuda.get_device_properties(device).uuid)
+
+
 class TorchRuntime:
     """A checkpoint run by PyTorch itself."""
 

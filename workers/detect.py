@@ -14,6 +14,7 @@ from pipeline.gauges import watch_lag
 from pipeline.image import encode_jpeg
 from pipeline.inputs import InputLimits, Inputs
 from pipeline.log import get_logger
+from pipeline.metrics import watch_gpu
 from pipeline.partition import Keys
 from pipeline.settings import DetectSettings, Settings
 from pipeline.stream import Store
@@ -79,6 +80,10 @@ async def main(context: Context) -> None:
         get_logger().info(
             "model_ready", model=model, runtime=info.runtime, device=info.device, why=info.why
         )
+        if info.device.startswith("cuda"):
+            from pipeline.runtime_torch import gpu_uuid
+
+            watch_gpu(gpu_uuid(info.device))
         limits = _limits(settings, detector)
         network = Network(detector, model, info.labels, encode_jpeg)
         with ThreadPoolExecutor(info.threads, thread_name_prefix="decode") as decoders:
