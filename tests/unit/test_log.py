@@ -52,6 +52,9 @@ def test_libraries_and_warnings_come_out_the_same_way(out: io.StringIO) -> None:
     logging.getLogger("some.library").warning("got %d", 3)
     logging.getLogger("some.library").info("chatter")
     with warnings.catch_warnings():
+        # pytest puts its own hook back after each test, which logging does not notice
+        logging.captureWarnings(capture=False)
+        logging.captureWarnings(capture=True)
         warnings.simplefilter("default")
         warnings.warn("old", stacklevel=1)
 
