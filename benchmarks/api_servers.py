@@ -66,9 +66,7 @@ async def serve(server: str, app: Any, port: int) -> None:
         from granian.server.embed import Server
 
         many = {"backlog": 4096, "backpressure": 4096}
-        await Server(
-            app, port=port, interface=Interfaces.ASGI, log_enabled=False, **many
-        ).serve()
+        await Server(app, port=port, interface=Interfaces.ASGI, log_enabled=False, **many).serve()
     elif server == "hypercorn":
         from hypercorn.asyncio import serve as hypercorn_serve
         from hypercorn.config import Config
