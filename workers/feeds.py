@@ -8,8 +8,6 @@ import sys
 import threading
 from abc import ABC, abstractmethod
 from collections.abc import AsyncIterator, Callable, Sequence
-from concurrent.futures import CancelledError
-from contextlib import suppress
 from dataclasses import dataclass
 from time import monotonic
 from typing import TypedDict, Unpack
@@ -258,12 +256,19 @@ async def _read_lines(file: int) -> AsyncIterator[Sequence[bytes]]:
     loop = asyncio.get_running_loop()
     chunks: asyncio.Queue[bytes] = asyncio.Queue(_CHUNKS_AHEAD)
 
+    def offer(chunk: bytes, taken: threading.Event) -> None:
+        putting = loop.create_task(chunks.put(chunk))
+        putting.add_done_callback(lambda _: taken.set())
+
     def read() -> None:
         chunk = b"-"
         while chunk:
-            chunk = os.read(file, _CHUNK_BYTES)
-            with suppress(RuntimeError, CancelledError):  # the loop has ended
-                asyncio.run_coroutine_threadsafe(chunks.put(chunk), loop).result()
+            chunk, taken = os.read(file, _CHUNK_BYTES), threading.Event()
+            try:
+                loop.call_soon_threadsafe(offer, chunk, taken)
+            except RuntimeError:  # the loop has ended
+                return
+            taken.wait()
 
     # A daemon: nothing can wake a thread from reading a terminal.
     threading.Thread(target=read, name="lines", daemon=True).start()
