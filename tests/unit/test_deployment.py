@@ -105,7 +105,8 @@ def test_make_help_names_every_target() -> None:
 
 def test_make_demo_hands_on_seconds_and_input() -> None:
     shown = subprocess.run(
-        ["make", "--dry-run", "demo", "SECONDS=20", "INPUT=my film.mp4"],
+        ["make", "--no-print-directory", "--dry-run", "demo",
+         "SECONDS=20", "INPUT=my film.mp4", "ARGS="],
         cwd=ROOT, capture_output=True, text=True, check=True,
     )  # fmt: skip
 
