@@ -27,7 +27,7 @@ demo: $(STAMP) ## watch it work, Ctrl-C ends; SECONDS=20, INPUT=video.mp4, ARGS=
 	$(BIN)/percipio demo $(if $(SECONDS),--seconds $(SECONDS)) $(if $(INPUT),--input "$(INPUT)") $(ARGS)
 
 test: check ## run the checks and the tests (under 5 minutes on 2 cores); ARGS="-k name"
-	$(BIN)/python -m pytest $(ARGS)
+	$(BIN)/python -m pytest --numprocesses auto --maxprocesses 8 --dist loadscope $(ARGS)
 
 check: $(STAMP) ## lint, formatting, types, import rules
 	$(BIN)/ruff check .
