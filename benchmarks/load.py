@@ -1,0 +1,49 @@
+"""Events to offer, the same for every pipeline: sources in turn, channels that interact."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+
+COUPLING = 0.85
+START_MS = 1_700_000_000_000
+
+
+@dataclass(frozen=True, slots=True)
+class Load:
+    """Who sends what.
+
+    Attributes:
+        sources: that send in turn.
+        channels: named by every event, 1 to 16; each follows its neighbour one event later.
+        every_ms: source time between two events of a source.
+        seed: of the values; the same seed gives the same events.
+    """
+
+    sources: int = 500
+    channels: int = 4
+    every_ms: int = 100
+    seed: int = 7
+
+    @property
+    def names(self) -> list[str]:
+        """The sources, in their turn."""
+        return [f"s{number}" for number in range(self.sources)]
+
+    def events(self, first: int = 0) -> Iterator[tuple[str, int, dict[str, float]]]:
+        """Give source, time (Unix ms) and values of one event after another, without end."""
+        rng, names = np.random.default_rng(self.seed), self.names
+        labels = [f"c{number}" for number in range(self.channels)]
+        x = rng.standard_normal((self.sources, self.channels))
+        turn = 0
+        while True:
+            noise = rng.standard_normal(x.shape) * np.sqrt(1 - COUPLING**2)
+            x = COUPLING * np.roll(x, 1, axis=1) + noise
+            ts_ms = START_MS + turn * self.every_ms
+            if turn >= first:
+                rows = np.exp(0.9 + 0.8 * x).round(3).tolist()
+                for name, row in zip(names, rows, strict=True):
+                    yield name, ts_ms, dict(zip(labels, row, strict=True))
+            turn += 1
