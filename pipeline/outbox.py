@@ -34,11 +34,12 @@ Confirmed = asyncio.Future[str]
 
 @dataclass(slots=True)
 class Outgoing:
-    """An entry in the outbox: its command, and whoever waits for its id."""
+    """An entry in the outbox: its command, whoever waits for its id, its number."""
 
     draft: Draft
     command: Sequence[Argument]
     done: Confirmed
+    seq: int
     since_s: float = field(default_factory=monotonic)
 
 
@@ -52,6 +53,9 @@ class Outbox:
             a live frame replaces older ones, anything else is lost itself.
         full_retry_s: how long an entry is offered to a Redis at maxmemory; live frames are once.
         on_loss: is told of each loss; runs on the event loop.
+
+    Attributes:
+        on_sent: is told of each entry that Redis confirms, and its id.
     """
 
     def __init__(
@@ -76,6 +80,7 @@ class Outbox:
         self._pause_s, self._lost_before = _PAUSE_S[0], 0
         self._full_since_s: float | None = None
         self.problem: str | None = None
+        self.on_sent: Callable[[Outgoing, str], None] | None = None
         self.sent = 0
         self.lost = 0
 
@@ -94,23 +99,25 @@ class Outbox:
         self._places[draft.place] = entries + sign, size_bytes + sign * draft.size_bytes
         self._bytes += sign * draft.size_bytes
 
-    async def put(self, draft: Draft, number: Sequence[bytes]) -> Confirmed:
+    async def put(self, draft: Draft, seq: int, producer: str) -> Confirmed:
         """Add an entry; waits, or loses one, where there is no room.
 
         Args:
             draft: the entry.
-            number: its `seq` and `producer` fields.
+            seq: its number.
+            producer: whose number it is.
         """
         done: Confirmed = asyncio.get_running_loop().create_future()
         done.add_done_callback(_look)
         while not self._has_room(draft):
             if self.problem is not None and not self._wait_for_room:
-                self._lose(Outgoing(draft, (), done), "the buffer is full and Redis away")
+                self._lose(Outgoing(draft, (), done, seq), "the buffer is full and Redis away")
                 return done
             self._moved.clear()
             await self._moved.wait()
         key = getattr(self._store.keys.of(draft.partition), draft.stream)
-        entry = Outgoing(draft, ("XADD", key, "*", *draft.fields, *number), done)
+        number = (b"seq", b"%d" % seq, b"producer", producer.encode())
+        entry = Outgoing(draft, ("XADD", key, "*", *draft.fields, *number), done, seq)
         if self.problem is not None:
             _stamp(entry)
             done.set_result("")
@@ -118,6 +125,15 @@ class Outbox:
         self._weigh(draft, 1)
         self._filled.set()
         return done
+
+    def send_again(self, entries: Sequence[Outgoing]) -> None:
+        """Send entries that Redis had and may have lost, ahead of all others."""
+        for entry in entries:
+            _stamp(entry)
+            self._weigh(entry.draft, 1)
+        self._queue.extendleft(reversed(entries))
+        if entries:
+            self._filled.set()
 
     def _has_room(self, draft: Draft) -> bool:
         is_away = self.problem is not None
@@ -183,6 +199,8 @@ class Outbox:
                 self.sent += 1
                 self._weigh(entry.draft, -1)
                 _finish(entry, answer.decode())
+                if self.on_sent is not None:
+                    self.on_sent(entry, answer.decode())
                 continue
             error = _as_ours(answer, str(entry.command[1]))
             if isinstance(error, DependencyError) and not self._is_given_up(entry, error):

@@ -350,6 +350,28 @@ class Store:
             )
         return bool(found)
 
+    async def replication_of(self, keys: Sequence[str]) -> list[dict[str, Any]]:
+        """Give `INFO replication` of the node that serves each key."""
+        told: dict[str, dict[str, Any]] = {}
+        nodes = [self._node_of(key) for key in keys]
+        for node in nodes:
+            name = node.name if node else ""
+            if name not in told:
+                where = {"target_nodes": node} if node else {}
+                async with self.translating("INFO replication"):
+                    answer = await self._client.execute_command("INFO", "replication", **where)
+                told[name] = answer
+        return [told[node.name if node else ""] for node in nodes]
+
+    def _node_of(self, key: str) -> ClusterNode | None:
+        """Give the node of a cluster that serves a key; None where there is one Redis."""
+        if not isinstance(self._client, RedisCluster):
+            return None
+        node = self._client.get_node_from_key(key)
+        if node is None:
+            raise DependencyError(f"Redis: nobody serves {key}")
+        return node
+
     async def now_ms(self) -> int:
         """Give Redis's clock, Unix ms."""
         async with self.translating("TIME"):

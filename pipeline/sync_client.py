@@ -25,6 +25,7 @@ class Options(TypedDict, total=False):
     settings: Settings | None
     wait_s: float
     buffer_bytes: int
+    keep_bytes: int
     wait_for_room: bool
     hold_s: float | None
     full_retry_s: float
@@ -103,6 +104,21 @@ class SyncClient:
         return self._client.unsent
 
     @property
+    def kept(self) -> int:
+        """Entries that Redis has taken and that are kept until they are processed and copied."""
+        return self._client.kept
+
+    @property
+    def repeated(self) -> int:
+        """Entries sent again because Redis may have lost them."""
+        return self._client.repeated
+
+    @property
+    def unkept(self) -> int:
+        """Entries let go before they were processed, for want of room; a loss shows in no count."""
+        return self._client.unkept
+
+    @property
     def problem(self) -> str | None:
         """Why entries are kept back at the moment; None when Redis takes them."""
         return self._client.problem
@@ -159,6 +175,10 @@ class SyncClient:
     def flush(self, timeout_s: float = 5.0) -> int:
         """Wait until Redis has everything; gives the number of entries it does not have."""
         return self._wait(self._client.flush(timeout_s))
+
+    def settle(self, timeout_s: float) -> int:
+        """Wait until everything kept is processed and copied, as `Client.settle`."""
+        return self._wait(self._client.settle(timeout_s))
 
     def follow(
         self, source: str | None = None, *, kind: Kind | None = None, after: str | None = None

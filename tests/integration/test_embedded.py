@@ -117,7 +117,7 @@ def test_another_child_of_the_parent_does_not_keep_it_alive() -> None:
 
 
 def test_a_folder_keeps_what_was_written_over_a_crash(tmp_path: Path) -> None:
-    with EmbeddedRedis(folder=tmp_path / "r") as redis:
+    with EmbeddedRedis(folder=tmp_path / "r", options=["appendfsync always"]) as redis:
         command(redis.url, "SET", "kept", "yes")
         redis.crash()
         assert not redis.is_running()

@@ -94,7 +94,8 @@ async def test_a_half_open_socket_does_not_hold_the_publisher(
 
 @pytest.fixture
 def server(tmp_path: Path) -> Iterator[EmbeddedRedis]:
-    with EmbeddedRedis(folder=tmp_path / "r") as server:
+    options = ["appendfsync always"]  # acknowledged is kept, however slow the disk is
+    with EmbeddedRedis(folder=tmp_path / "r", options=options) as server:
         yield server
 
 

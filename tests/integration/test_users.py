@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import asyncio
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 
+import numpy as np
 import pytest
 from redis import Redis
 from redis.exceptions import NoPermissionError
 
+from pipeline import Client
 from pipeline.dead import list_dead, replay_dead
 from pipeline.deployment import find_deployment
+from pipeline.image import encode_jpeg
 from pipeline.ledger import read_status
 from pipeline.partition import Keys
 from pipeline.stream import Store
@@ -107,6 +111,22 @@ async def test_each_user_does_its_job(server: Server, worker: Worker) -> None:
         assert [await replay_dead(store, one.name) async for one in list_dead(store)]
         status = await read_status(store)
     assert status.terms["events_in"] == 3
+
+
+async def test_the_sdk_publishes_and_reads_as_these_users(server: Server) -> None:
+    async with Store.open(_url(server, "worker"), KEYS) as store:
+        async with Client(_url(server, "publisher"), keep_bytes=1 << 20) as publisher:
+            await publisher.publish_event("a", {"motion": 0.5})
+            await publisher.publish_frame("a", encode_jpeg(np.zeros((8, 8, 3), np.uint8)))
+            await asyncio.sleep(0.6)  # it has looked after what it keeps
+            assert (publisher.kept, publisher.sent, publisher.problem) == (2, 2, None)
+        async with Client(_url(server, "reader")) as reader:
+            found = asyncio.create_task(anext(reader.follow(after="0")))
+            await store.run(
+                "XADD", NAMES.scores, "*", "v", 1, "source", "a", "ts", 5, "data", b"\x80"
+            )
+            assert (await asyncio.wait_for(found, 10)).source == "a"
+            assert (await reader.sources(), await reader.state("a")) == ([], None)
 
 
 def _certify(folder: Path, name: str) -> None:
