@@ -17,6 +17,7 @@ from pipeline.errors import DependencyError
 from pipeline.inputs import Entry, Inputs, Outcome, Verdict
 from pipeline.log import get_logger
 from pipeline.records import Picture
+from pipeline.reuse import Look
 from pipeline.wire import FrameEntry
 
 QUIET_S = 1.0
@@ -49,14 +50,17 @@ class Decoded:
     """A frame ready for the network.
 
     Attributes:
+        picture: None when what is in it is known.
         jpeg: the frame as viewers get it, or None when none is kept.
+        look: what was known of it before it was decoded.
         decode_ms: what reading and decoding took.
     """
 
     frame: FrameEntry
-    picture: Picture
+    picture: Picture | None
     jpeg: bytes | None
     decode_ms: float
+    look: Look
 
 
 @dataclass(frozen=True, slots=True)

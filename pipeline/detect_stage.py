@@ -12,11 +12,13 @@ from typing import Protocol
 import numpy as np
 
 from pipeline import metrics
+from pipeline.answers import Answer
 from pipeline.detect_feed import Batch, Decoded, DetectLimits, Prepared, Turn
 from pipeline.errors import EntryError, Reason
 from pipeline.inputs import Entry, Outcome, Verdict
 from pipeline.log import get_logger
 from pipeline.records import Detections, Image, Picture
+from pipeline.reuse import Reuse
 from pipeline.wire import read_frame, source_of
 from pipeline.wire_results import dead_fields, detection_fields
 
@@ -49,7 +51,35 @@ class Network:
     encode_jpeg: Callable[[Image], bytes]
 
 
-_Ready = tuple[Prepared, Decoded]
+@dataclass(frozen=True, slots=True)
+class _Ready:
+    """An entry to be answered: by the network, or by what is known of it."""
+
+    entry: Entry
+    decoded: Decoded
+
+    @property
+    def picture(self) -> Picture:
+        """Of an entry that is not known: the network's input."""
+        if self.decoded.picture is None:
+            raise ValueError(f"{self.entry.entry_id!r} was not decoded: its answer is known")
+        return self.decoded.picture
+
+
+@dataclass(frozen=True, slots=True)
+class _Call:
+    """How an answer came about.
+
+    Attributes:
+        began_s: monotonic.
+        infer_ms: 0 when the network was not asked.
+        batch: pictures of the call.
+    """
+
+    began_s: float
+    infer_ms: float = 0.0
+    batch: int = 1
+    is_cached: bool = False
 
 
 class DetectWork:
@@ -61,8 +91,10 @@ class DetectWork:
         limits: DetectLimits,
         partitions: int,
         decoders: Executor,
+        reuse: Reuse | None = None,
     ) -> None:
         self.turn = Turn()
+        self._reuse = reuse or Reuse()
         self._network = network
         self._detector = network.detector
         self._limits = limits
@@ -82,20 +114,50 @@ class DetectWork:
     def _decode(self, entry: Entry) -> Decoded:
         began_s = monotonic()
         frame = read_frame(entry.entry_id, entry.fields, entry.partition, self._partitions)
-        picture = self._detector.decode(frame.image)
-        jpeg = None
-        if self._limits.keep_last:
-            is_jpeg = frame.image.startswith(JPEG_START)
-            jpeg = frame.image if is_jpeg else self._network.encode_jpeg(picture.image)
-        return Decoded(frame, picture, jpeg, (monotonic() - began_s) * 1e3)
+        look = self._reuse.look(frame)
+        is_shown = self._limits.keep_last
+        must_encode = is_shown and not frame.image.startswith(JPEG_START)
+        picture, jpeg = None, frame.image if is_shown else None
+        if look.answer is None or must_encode:
+            picture = self._detector.decode(frame.image)
+            jpeg = self._network.encode_jpeg(picture.image) if must_encode else jpeg
+        return Decoded(frame, picture, jpeg, (monotonic() - began_s) * 1e3, look)
 
     async def handle(self, batch: Batch) -> list[Outcome]:
         """Give one outcome an entry; a bad entry never touches its neighbours."""
         decoded, outcomes = await self._decoded(batch)
-        if decoded:
+        await self._reuse.ask([ready.decoded.look for ready in decoded])
+        known, rest = self._apart(decoded)
+        outcomes += known
+        if rest:
             async with self.turn.take():
-                outcomes += await self._detected(decoded)
+                outcomes += await self._infer(rest)
         return outcomes
+
+    async def _infer(self, decoded: list[_Ready]) -> list[Outcome]:
+        """Run the network, on equal pictures once."""
+        for ready in decoded:
+            self._reuse.look_again(ready.decoded.look)
+        outcomes, rest = self._apart(decoded)
+        firsts = {ready.decoded.look.digest or id(ready): ready for ready in reversed(rest)}
+        first_ids = {id(ready) for ready in firsts.values()}
+        if firsts:
+            outcomes += await self._detected([ready for ready in rest if id(ready) in first_ids])
+        if again := [ready for ready in rest if id(ready) not in first_ids]:
+            outcomes += await self._infer(again)
+        return outcomes
+
+    def _apart(self, decoded: list[_Ready]) -> tuple[list[Outcome], list[_Ready]]:
+        """Give the outcomes of those that are known, and those that are not."""
+        known: list[Outcome] = []
+        rest: list[_Ready] = []
+        for ready in decoded:
+            answer = ready.decoded.look.answer
+            if answer is None:
+                rest.append(ready)
+            else:
+                known.append(self._outcome(ready, answer, _Call(monotonic(), is_cached=True)))
+        return known, rest
 
     async def _decoded(self, batch: Batch) -> tuple[list[_Ready], list[Outcome]]:
         decoded: list[_Ready] = []
@@ -105,7 +167,7 @@ class DetectWork:
                 outcomes.append(self._refused(item.entry))
                 continue
             try:
-                decoded.append((item, await item.picture))
+                decoded.append(_Ready(item.entry, await item.picture))
             except EntryError as error:
                 outcomes.append(_dead(item.entry, error))
         return decoded, outcomes
@@ -119,25 +181,28 @@ class DetectWork:
 
     async def _detected(self, decoded: list[_Ready]) -> list[Outcome]:
         loop = asyncio.get_running_loop()
-        pictures = [ready.picture for _, ready in decoded]
+        pictures = [ready.picture for ready in decoded]
         began_s = monotonic()
         try:
             found = await loop.run_in_executor(self._thread, self._detector.detect, pictures)
         except Exception as error:
             return await self._halved(decoded, error)
-        infer_ms = (monotonic() - began_s) * 1e3
-        metrics.STEP.labels("detect", "infer").observe(infer_ms / 1e3)
-        return [
-            self._outcome(item, ready, one, (began_s, infer_ms, len(decoded)))
-            for (item, ready), one in zip(decoded, found, strict=True)
-        ]
+        took_s = monotonic() - began_s
+        metrics.STEP.labels("detect", "infer").observe(took_s)
+        call = _Call(began_s, took_s * 1e3, len(decoded))
+        outcomes = []
+        for ready, picture, one in zip(decoded, pictures, found, strict=True):
+            answer = Answer(one, picture.width, picture.height, took_s / len(decoded))
+            self._reuse.keep(ready.decoded.look, answer)
+            outcomes.append(self._outcome(ready, answer, call))
+        return outcomes
 
     async def _halved(self, decoded: list[_Ready], error: Exception) -> list[Outcome]:
         """Find the entry that makes the network fail; alone, it is a dead letter."""
         if len(decoded) == 1:
-            entry = decoded[0][0].entry
+            entry = decoded[0].entry
             get_logger().error("entry_failed", entry=entry.entry_id.decode(), error=repr(error))
-            await self._prove_network(decoded[0][1].picture)
+            await self._prove_network(decoded[0].picture)
             return [_dead(entry, EntryError(Reason.POISON, f"network: {error!r}"))]
         middle = len(decoded) // 2
         return await self._detected(decoded[:middle]) + await self._detected(decoded[middle:])
@@ -148,30 +213,27 @@ class DetectWork:
         loop = asyncio.get_running_loop()
         await loop.run_in_executor(self._thread, self._detector.detect, [black])
 
-    def _outcome(
-        self, item: Prepared, ready: Decoded, found: Detections, call: tuple[float, float, int]
-    ) -> Outcome:
-        began_s, infer_ms, batch = call
-        entry, head = item.entry, ready.frame.envelope
-        queued_ms = entry.age_ms + (began_s - entry.read_s) * 1e3
+    def _outcome(self, ready: _Ready, answer: Answer, call: _Call) -> Outcome:
+        entry, decoded = ready.entry, ready.decoded
+        head = decoded.frame.envelope
+        queued_ms = entry.age_ms + (call.began_s - entry.read_s) * 1e3
         timing = {
             "queued_ms": round(max(0.0, queued_ms), 1),
-            "decode_ms": round(ready.decode_ms, 2),
-            "infer_ms": round(infer_ms, 2),
-            "batch": batch,
+            "decode_ms": round(decoded.decode_ms, 2),
+            "infer_ms": round(call.infer_ms, 2),
+            "batch": call.batch,
         }
         facts = {
             "model": self._network.model,
-            "width": ready.picture.width,
-            "height": ready.picture.height,
-            "cached": False,
+            "width": answer.width,
+            "height": answer.height,
+            "cached": call.is_cached,
             "timing": timing,
         }
         labels = self._network.labels
-        fields = detection_fields(ready.frame, entry.stream, found, labels, facts)
-        return Outcome(
-            entry, Verdict.DETECTED, head.source, head.producer, head.seq, fields, ready.jpeg
-        )
+        fields = detection_fields(decoded.frame, entry.stream, answer.detections, labels, facts)
+        verdict = Verdict.CACHED if call.is_cached else Verdict.DETECTED
+        return Outcome(entry, verdict, head.source, head.producer, head.seq, fields, decoded.jpeg)
 
 
 def _dead(entry: Entry, error: EntryError) -> Outcome:

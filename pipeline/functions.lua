@@ -408,6 +408,22 @@ local function claim(keys, args)
   return answer
 end
 
+-- keys: young, old. args: bytes that the young one may hold, ttl_s, then digest, answer... Keeps
+-- what the network found, by picture; the field with the empty name counts bytes. Returns the bytes.
+local function keep_answers(keys, args)
+  for i = 1, 2 do own_hash(keys[i]) end
+  local bytes = tonumber(redis.call('HGET', keys[1], '') or 0) or 0
+  if bytes >= tonumber(args[1]) then
+    redis.call('RENAME', keys[1], keys[2])
+    bytes = 0
+  end
+  redis.call('HSET', keys[1], unpack(args, 3))
+  if bytes == 0 then redis.call('EXPIRE', keys[1], args[2]) end
+  for i = 3, #args do bytes = bytes + #args[i] end
+  redis.call('HSET', keys[1], '', bytes)
+  return bytes + (tonumber(redis.call('HGET', keys[2], '') or 0) or 0)
+end
+
 local function clock() return whole(now_ms()) end
 
 ----------------------------------------------------------------------------------------- score
@@ -731,6 +747,7 @@ register('prune', prune, DRAIN)
 register('renew_entries', renew_entries, DRAIN)
 register('claimable', claimable, {'no-writes'})
 register('claim', claim, DRAIN)
+register('keep_answers', keep_answers, {})  -- no allow-oom: a full Redis keeps none
 register('clock', clock, {'no-writes'})
 register('beat', beat, DRAIN)
 register('acquire', acquire, DRAIN)

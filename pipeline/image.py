@@ -24,12 +24,24 @@ except ImportError as error:
         " (pip uninstall opencv-python; pip install opencv-python-headless)"
     ) from error
 
-__all__ = ["Format", "ImageInfo", "Letterbox", "decode", "encode_jpeg", "letterbox", "probe"]
+__all__ = [
+    "Format",
+    "ImageInfo",
+    "Letterbox",
+    "decode",
+    "encode_jpeg",
+    "letterbox",
+    "probe",
+    "thumbnail",
+]
 
 PADDING = 114  # the grey that YOLO networks were trained to ignore
 
 # One thread a call: pictures are decoded side by side, and the network owns the other cores.
 cv2.setNumThreads(1)
+
+THUMBNAIL_PX = 80
+"""Longer side of a thumbnail: a cell is 8 pixels of what a network of 640 sees."""
 
 _REDUCED = {
     8: cv2.IMREAD_REDUCED_COLOR_8,
@@ -125,18 +137,41 @@ def decode(data: bytes, longer_side_px: int | None = None) -> Picture:
     """
     info = probe(data)
     factor = _reduction(info, longer_side_px)
-    flags = _REDUCED[factor] | cv2.IMREAD_IGNORE_ORIENTATION
+    image = _decode(data, info, _REDUCED[factor], factor)
+    return Picture(image, info.width, info.height)
+
+
+def thumbnail(data: bytes) -> NDArray[np.uint8]:
+    """Give a picture in grey with a longer side of at most 80 pixels, uint8 (h, w).
+
+    Blocks, for a JPEG about a tenth of what decoding in full takes: it is decoded at an eighth.
+
+    Raises:
+        EntryError: `too_large` or `undecodable`.
+    """
+    info = probe(data)
+    is_jpeg = info.format is Format.JPEG
+    flags = cv2.IMREAD_REDUCED_GRAYSCALE_8 if is_jpeg else cv2.IMREAD_GRAYSCALE
+    image = _decode(data, info, flags, 8 if is_jpeg else 1)
+    ratio = THUMBNAIL_PX / max(image.shape)
+    if ratio < 1:
+        size = [max(1, round(side * ratio)) for side in (image.shape[1], image.shape[0])]
+        image = np.asarray(cv2.resize(image, size, interpolation=cv2.INTER_AREA), np.uint8)
+    return image
+
+
+def _decode(data: bytes, info: ImageInfo, flags: int, factor: int) -> NDArray[np.uint8]:
     try:
-        image = cv2.imdecode(np.frombuffer(data, np.uint8), flags)
+        image = cv2.imdecode(np.frombuffer(data, np.uint8), flags | cv2.IMREAD_IGNORE_ORIENTATION)
     except cv2.error as error:
         raise EntryError(Reason.UNDECODABLE, f"{info.format}: {error}") from error
     if image is None:
         raise EntryError(Reason.UNDECODABLE, f"{info.format} does not decode")
-    expected = (-(-info.height // factor), -(-info.width // factor), 3)
-    if image.shape != expected:
+    expected = (-(-info.height // factor), -(-info.width // factor))
+    if image.shape[:2] != expected:
         text = f"{info.format} decodes to {image.shape}, its header says {expected}"
         raise EntryError(Reason.UNDECODABLE, text)
-    return Picture(np.asarray(image, np.uint8), info.width, info.height)
+    return np.asarray(image, np.uint8)
 
 
 def encode_jpeg(image: Image, quality: int = 90) -> bytes:

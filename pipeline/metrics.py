@@ -85,8 +85,16 @@ PENDING = Gauge("percipio_pending_entries", "Entries delivered, not yet done wit
 
 OWNED = Gauge("percipio_owned_partitions", "Partitions this worker owns.")
 
-CACHE = Counter("percipio_cache_lookups", "Frames looked up among those seen.", ["outcome"])
-"""outcome: hit, miss."""
+CACHE = Counter("percipio_cache_lookups", "Frames looked up among those seen.", ["outcome", "via"])
+"""outcome: hit, miss; via: memory, redis, still (looks like the last detected), none (a miss)."""
+
+CACHE_BYTES = Gauge("percipio_cache_bytes", "Detections kept for pictures to come.", ["via"])
+"""via: memory (of this worker), redis (of all, as far as this worker's writes told)."""
+
+CACHE_SAVED = Counter("percipio_cache_saved_seconds", "Network time that hits did not take.")
+
+CACHE_FAILURES = Counter("percipio_cache_failures", "Lookups and writes Redis refused.", ["why"])
+"""why: full, away, refused; detection goes on without them."""
 
 REQUESTS = Counter("percipio_api_requests", "Requests answered.", ["route", "method", "status"])
 """route: as in the OpenAPI, `/v1/sources/{source}/state`."""

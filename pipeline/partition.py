@@ -60,6 +60,16 @@ class PartitionKeys:
         """Key of what the score stage remembers of a source (private string)."""
         return f"{self.base}:memory:{source}"
 
+    @property
+    def answers(self) -> str:
+        """Key of what the network found, by picture (private hash)."""
+        return f"{self.base}:answers"
+
+    @property
+    def old_answers(self) -> str:
+        """Key of the generation of answers before that (private hash)."""
+        return f"{self.base}:answers:old"
+
     def seen(self, source: str, producer: str) -> str:
         """Key of the frame numbers seen of a producer (private string, a bitmap)."""
         return f"{self.base}:seen:{source}:{producer}"

@@ -159,6 +159,30 @@ class DetectSettings:
         take.integer(100, _DAY_MS),
         "A frame whose worker gave no sign of life this long is taken over by another.",
     )
+    cache_bytes: int = variable(
+        "CACHE_BYTES=16777216",
+        take.integer(0, 1 << 40),
+        "Memory of a worker for detections by picture, so that none is detected twice; 0 is off.",
+    )
+    cache_redis_bytes: int = variable(
+        "CACHE_REDIS_BYTES=67108864",
+        take.integer(0, 1 << 40),
+        "The same in Redis, shared by all workers; 0 is off.",
+    )
+    cache_ttl_s: int = variable(
+        "CACHE_TTL_S=3600", take.integer(1, 31 * 86_400), "How long they are kept in Redis at most."
+    )
+    still_threshold: float = variable(
+        "STILL_THRESHOLD=0",
+        take.number(0, 256),
+        "A frame whose grey thumbnail differs from the last detected one's by less than so many "
+        "of 256 levels takes its detections, marked `cached`; 0 is off.",
+    )
+    still_run: int = variable(
+        "STILL_RUN=50",
+        take.integer(1, 100_000),
+        "Most frames in a row that take the detections of one.",
+    )
     max_deliveries: int = variable(
         "MAX_DELIVERIES=5", take.integer(1, 100), "Tried this often, a frame is a dead letter."
     )

@@ -6,6 +6,8 @@ import argparse
 import asyncio
 from concurrent.futures import ThreadPoolExecutor
 
+from pipeline.answer_store import AnswerStore
+from pipeline.answers import AnswerMemory
 from pipeline.consumer import consume
 from pipeline.detect_feed import DetectFeed, DetectLimits
 from pipeline.detect_stage import DetectWork, Network
@@ -16,7 +18,9 @@ from pipeline.inputs import InputLimits, Inputs
 from pipeline.log import get_logger
 from pipeline.metrics import watch_gpu
 from pipeline.partition import Keys
+from pipeline.reuse import Reuse
 from pipeline.settings import DetectSettings, Settings
+from pipeline.still import StillGate
 from pipeline.stream import Store
 from workers.runner import Context, run_worker
 
@@ -86,11 +90,33 @@ async def main(context: Context) -> None:
             watch_gpu(gpu_uuid(info.device))
         limits = _limits(settings, detector)
         network = Network(detector, model, info.labels, encode_jpeg)
+        answers = _answers(store, settings.detect)
+        reuse = _reuse(settings.detect, detector, answers)
         with ThreadPoolExecutor(info.threads, thread_name_prefix="decode") as decoders:
-            work = DetectWork(network, limits, keys.partitions, decoders)
+            work = DetectWork(network, limits, keys.partitions, decoders, reuse)
             inputs = Inputs(store, context.consumer, _input_limits(settings))
             feed = DetectFeed(inputs, limits, work.prepare, work.turn)
-            await _serve(context, inputs, feed, work)
+            async with asyncio.TaskGroup() as group:
+                if answers is not None:
+                    group.create_task(answers.run(context.stop), name="answers")
+                await _serve(context, inputs, feed, work)
+
+
+def _answers(store: Store, mine: DetectSettings) -> AnswerStore | None:
+    if not (mine.cache_bytes and mine.cache_redis_bytes):
+        return None
+    return AnswerStore(store, mine.cache_redis_bytes, mine.cache_ttl_s)
+
+
+def _reuse(mine: DetectSettings, detector: YoloDetector, answers: AnswerStore | None) -> Reuse:
+    info = detector.info
+    network = f"{info.name}@{info.digest12}|{info.runtime}|{info.precision}|{mine.image_size}"
+    return Reuse(
+        f"{network}|{mine.confidence}|{mine.iou}|{','.join(mine.classes)}",
+        AnswerMemory(mine.cache_bytes) if mine.cache_bytes else None,
+        answers,
+        StillGate(mine.still_threshold, mine.still_run) if mine.still_threshold else None,
+    )
 
 
 def _input_limits(settings: Settings) -> InputLimits:

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import struct
+from typing import Any
 
 import cv2
 import numpy as np
 import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
+from numpy.typing import NDArray
 
 from pipeline.errors import EntryError, Reason
-from pipeline.image import PADDING, decode, encode_jpeg, letterbox
+from pipeline.image import PADDING, decode, encode_jpeg, letterbox, thumbnail
 from pipeline.image_header import MAX_BYTES, Format, ImageInfo, probe
 from pipeline.records import Image, Picture
 
@@ -252,3 +254,39 @@ def test_the_padding_is_the_grey_that_networks_know() -> None:
     assert (target[: box.top] == PADDING).all()
     assert (target[box.top + box.inner_height :] == PADDING).all()
     assert (target[box.top : box.top + box.inner_height] != PADDING).any(axis=2).all()
+
+
+@pytest.mark.parametrize("name", ENCODED)
+def test_a_thumbnail_is_small_and_grey_and_shows_the_same(name: str) -> None:
+    small = thumbnail(ENCODED[name][1])
+
+    assert small.ndim == 2
+    assert max(small.shape) <= 80
+    dark, bright = small[: small.shape[0] // 3], small[-3:, -3:]
+    assert abs(int(np.median(dark)) - 60) <= 3
+    assert bright.mean() > 120
+
+
+def test_thumbnails_of_noise_differ_little_and_of_a_small_object_much() -> None:
+    """What the still-camera gate stands on: an eighth of a JPEG averages the noise away."""
+    numbers = np.random.default_rng(3)
+    shown = cv2.resize(scene(64, 36), (1280, 720), interpolation=cv2.INTER_CUBIC)
+
+    def seen(picture: NDArray[Any]) -> Image:
+        noisy = picture + numbers.normal(0, 4, picture.shape)
+        return thumbnail(encode(".jpg", np.clip(noisy, 0, 255).astype(np.uint8)))
+
+    with_object = shown.copy()
+    with_object[100:132, 200:216] = 200
+
+    still = np.abs(seen(shown).astype(int) - seen(shown))
+    moved = np.abs(seen(shown).astype(int) - seen(with_object))
+
+    assert still.max() < 5
+    assert moved.max() > 50
+
+
+@pytest.mark.parametrize("data", [b"", b"GIF89a", JPEG[:-2], PNG[:40]])
+def test_no_thumbnail_of_what_is_no_picture(data: bytes) -> None:
+    with pytest.raises(EntryError):
+        thumbnail(data)
