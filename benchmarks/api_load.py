@@ -130,7 +130,7 @@ class Pool:
         began_s, sent, waiting = perf_counter(), 0, 0
         total = int(per_s * seconds)
         while sent < total:
-            due = min(total, int((perf_counter() - began_s) * per_s))
+            due = min(total, int((perf_counter() - began_s) * per_s) + 1)
             while sent < due and self._idle:
                 self._idle.popleft().send(requests[sent % len(requests)], began_s + sent / per_s)
                 sent += 1

@@ -10,7 +10,7 @@ from time import monotonic
 from typing import Any, Generic, TypeVar
 
 from pipeline import metrics
-from pipeline.api.encoding import encode, tag_of
+from pipeline.api.encoding import encode_kept, tag_of
 from pipeline.errors import DependencyError
 from pipeline.log import get_logger
 from pipeline.results import read_state
@@ -156,7 +156,7 @@ class States:
 
     def _keep(self, source: str, answer: Any, read_s: float, *, is_asked: bool) -> State:
         values = {"source": source, **read_state(answer)} if answer else {}
-        body = encode(values) if values else None
+        body = encode_kept(values) if values else None
         tag, held = tag_of(body or b""), self._states.get(source)
         asked_s = held.asked_s if held is not None and not is_asked else monotonic()
         headers = [

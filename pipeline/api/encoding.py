@@ -21,6 +21,11 @@ def encode(value: object) -> bytes:
         return json.dumps(_plain(value), default=_as_text).encode()
 
 
+def encode_kept(value: object) -> bytes:
+    """Encode a value whose JSON is kept; orjson leaves text in a buffer many times its size."""
+    return bytes(memoryview(encode(value)))
+
+
 def decode(data: bytes) -> Any:
     """Decode JSON.
 

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from pipeline.api.encoding import decode, encode
+from pipeline.api.encoding import decode, encode_kept
 from pipeline.results import KINDS, Kind, Position, Result, Stream, write_cursor
 
 PER_SOURCE = 1000
@@ -80,7 +80,7 @@ def write_message(name: str, cursor: str, body: bytes) -> bytes:
 
 def make_item(result: Result, stream: Stream, position: Position) -> Item:
     """Encode a result."""
-    body = encode({"result": result.kind, "id": result.id, **result.fields})
+    body = encode_kept({"result": result.kind, "id": result.id, **result.fields})
     return Item(result.source, result.id, stream, position, body, result.positions or None)
 
 

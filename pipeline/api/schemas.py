@@ -4,15 +4,11 @@ from __future__ import annotations
 
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
 
-Phase = Literal["dormant", "awakening", "active", "focused", "emergent"]
+from pipeline.api.result_schemas import Detection, Phase, Score, Shape, State
 
-
-class Shape(BaseModel):
-    """A JSON object; fields are only ever added."""
-
-    model_config = ConfigDict(extra="allow")
+__all__ = ["State"]
 
 
 class Published(Shape):
@@ -45,51 +41,6 @@ class Sources(Shape):
     after: str | None = Field(examples=[None])
 
 
-class State(Shape):
-    """The cached state of a source (CONTRACT 4); what is unknown is absent."""
-
-    source: str = Field(examples=["cam-1"])
-    level: float | None = Field(None, examples=[0.4213])
-    phase: Phase | None = Field(None, examples=["active"])
-    ts: int | None = Field(None, examples=[1700000000000])
-    seq: int | None = Field(None, examples=[4711])
-
-
-class Detected(Shape):
-    """One object in a frame; `box` is left, top, right, bottom in pixels of the full frame."""
-
-    class_id: int = Field(examples=[2])
-    label: str = Field(examples=["car"])
-    confidence: float = Field(examples=[0.87])
-    box: list[float] = Field(examples=[[10.0, 20.0, 110.0, 80.0]])
-
-
-class Detection(Shape):
-    """What was found in one frame."""
-
-    result: Literal["detections"]
-    id: str = Field(examples=["p005/1700000000200-0"])
-    source: str = Field(examples=["cam-1"])
-    ts: int = Field(examples=[1700000000000])
-    frame: str = Field(examples=["1700000000000-0"])
-    labels: str = Field(examples=["car:1"])
-    objects: list[Detected]
-
-
-class Score(Shape):
-    """The score of a source after an input, or after silence (`tick`)."""
-
-    result: Literal["scores"]
-    id: str = Field(examples=["p005/1700000000210-0"])
-    source: str = Field(examples=["cam-1"])
-    ts: int = Field(examples=[1700000000000])
-    kind: Literal["frame", "event", "tick"] = Field(examples=["frame"])
-    inputs: int = Field(examples=[1])
-    n: int = Field(examples=[4711])
-    level: float = Field(examples=[0.4213])
-    phase: Phase = Field(examples=["active"])
-
-
 class Detections(Shape):
     """Newest detections, oldest first; `after` continues where they end."""
 
@@ -104,11 +55,18 @@ class Scores(Shape):
     after: str = Field(examples=["eJxjYGRgAAAABQAB"])
 
 
+class Grant(Shape):
+    """One thing that a key allows."""
+
+    role: Literal["publish", "read", "admin"] = Field(examples=["read"])
+    sources: str = Field(description="Pattern of source names.", examples=["cam-*"])
+
+
 class Session(Shape):
     """Who is signed in; `keys` tells whether a key is needed at all."""
 
     keys: bool = Field(examples=[True])
-    grants: list[dict[str, str]] = Field(examples=[[{"role": "read", "sources": "cam-*"}]])
+    grants: list[Grant]
 
 
 class DeadLetter(Shape):
@@ -116,9 +74,21 @@ class DeadLetter(Shape):
 
     id: str = Field(examples=["p005/1700000000100-0"])
     stream: str = Field(examples=["recordings"])
-    reason: str = Field(examples=["undecodable"])
+    entry_id: str = Field(
+        "", description="What it was in that stream.", examples=["1700000000000-0"]
+    )
+    source: str | None = Field(None, examples=["cam-1"])
+    reason: Literal[
+        "undecodable", "too_large", "bad_field", "wrong_partition", "bad_version", "poison"
+    ] = Field(examples=["undecodable"])
     error: str = Field(examples=["not a JPEG, PNG or WebP"])
+    deliveries: int = Field(0, description="How often it was tried.", examples=[1])
     replayable: bool = Field(examples=[True])
+    entry: dict[str, Any] = Field(
+        {},
+        description="The original fields; long or binary ones as their sizes.",
+        examples=[{"source": "cam-1", "image": {"bytes": 48211}}],
+    )
 
 
 class DeadLetters(Shape):
@@ -134,19 +104,53 @@ class Replayed(Shape):
     id: str = Field(examples=["p005/1700000000300-0"])
 
 
+class StreamRow(Shape):
+    """One stream of a partition and its group."""
+
+    length: int = Field(examples=[2])
+    lag: int | None = Field(description="Added, not yet delivered.", examples=[1])
+    pending: int = Field(description="Delivered, not yet done.", examples=[1])
+    consumers: int = Field(examples=[2])
+    oldest_ms: int = Field(description="Age of the oldest to be done.", examples=[12])
+
+
+class PartitionRow(Shape):
+    """One partition."""
+
+    partition: str = Field(examples=["p005"])
+    streams: dict[str, StreamRow]
+    ledger: dict[str, int] = Field(examples=[{"frames_in": 10, "frames_detected": 10}])
+    difference: dict[str, int] = Field(examples=[{"frames": 0, "events": 0, "detections": 0}])
+    owner: str | None = Field(description="The score worker.", examples=["score-host-1"])
+    epoch: int = Field(description="Of its ownership.", examples=[3])
+    ledger_epoch: int = Field(description="Streams deleted by others.", examples=[0])
+    ledger_opened_ms: int = Field(examples=[1700000000000])
+    sources: int = Field(examples=[12])
+    dead: int = Field(examples=[0])
+    results_since_ms: dict[str, int | None] = Field(
+        description="Time of the oldest result kept.",
+        examples=[{"detections": 1699999000000, "scores": 1699999000000}],
+    )
+
+
 class Status(Shape):
     """The deployment: lag, owners, ledger (as `percipio status --json`)."""
 
     now_ms: int = Field(examples=[1700000000000])
     balanced: bool = Field(examples=[True])
+    epochs: int = Field(0, examples=[0])
     ledger: dict[str, int] = Field(examples=[{"frames_in": 10, "frames_detected": 10}])
     difference: dict[str, int] = Field(examples=[{"frames": 0, "events": 0, "detections": 0}])
     in_flight: int = Field(examples=[0])
-    partitions: list[dict[str, Any]] = Field(examples=[[]])
-    api: dict[str, Any] = Field(examples=[{"live": 0}])
+    partitions: list[PartitionRow]
+    api: dict[str, Any] = Field(
+        description="Of the process that answers: live connections, where reads were served from, "
+        "percentiles of freshness, what it holds.",
+        examples=[{"live": 4, "lookups": {"state": {"hit": 950, "miss": 12}}}],
+    )
 
 
 class Well(Shape):
     """All is well."""
 
-    status: Literal["ok"]
+    status: Literal["ok"] = Field(examples=["ok"])

@@ -1,0 +1,160 @@
+"""States, detections and scores as they are answered, for the OpenAPI; a test compares them with what
+the stages write."""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+Phase = Literal["dormant", "awakening", "active", "focused", "emergent"]
+_TRACE = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
+
+
+class Shape(BaseModel):
+    """A JSON object; fields are only ever added."""
+
+    model_config = ConfigDict(extra="allow")
+
+
+class State(Shape):
+    """The cached state of a source; what is unknown is absent."""
+
+    source: str = Field(examples=["cam-1"])
+    v: int | None = Field(None, description="Version of the fields.", examples=[1])
+    level: float | None = Field(None, description="0 to 1.", examples=[0.4213])
+    phase: Phase | None = Field(None, examples=["active"])
+    arousal: float | None = Field(None, examples=[0.52])
+    differentiation: float | None = Field(None, examples=[0.61])
+    integration: float | None = Field(None, examples=[0.34])
+    workspace: float | None = Field(None, examples=[0.2])
+    novelty: float | None = Field(None, examples=[0.05])
+    confidence: float | None = Field(None, examples=[0.97])
+    level_ts: int | None = Field(
+        None, description="End of the last bin evaluated, Unix ms.", examples=[1700000000000]
+    )
+    ts: int | None = Field(None, description="Newest `ts`, Unix ms.", examples=[1700000000120])
+    updated_ms: int | None = Field(
+        None, description="When it was written, Redis's clock.", examples=[1700000000180]
+    )
+    seq: int | None = Field(None, description="Inputs scored so far.", examples=[4711])
+    frames: int | None = Field(None, description="Of them frames.", examples=[4000])
+    events: int | None = Field(None, description="Of them events.", examples=[711])
+    tracks: int | None = Field(None, description="Objects followed now.", examples=[3])
+    late: int | None = Field(None, description="Scored after their turn.", examples=[0])
+    frames_dropped: int | None = Field(None, examples=[12])
+    dead: int | None = Field(None, description="Dead letters so far.", examples=[0])
+    last_problem: str | None = Field(None, examples=["undecodable: not a JPEG, PNG or WebP"])
+    map_version: str | None = Field(None, examples=["5f2b8c01d9ae"])
+    engine_version: str | None = Field(None, examples=["1"])
+    model: str | None = Field(None, examples=["yolov9t@0123456789ab"])
+
+
+class Detected(Shape):
+    """One object in a frame."""
+
+    class_id: int = Field(examples=[2])
+    label: str = Field(examples=["car"])
+    confidence: float = Field(examples=[0.87])
+    box: list[float] = Field(
+        description="Left, top, right, bottom in pixels of the full frame.",
+        examples=[[10.0, 20.0, 110.0, 80.0]],
+    )
+
+
+class Timing(Shape):
+    """Where a frame's time went."""
+
+    queued_ms: float = Field(examples=[4.1])
+    decode_ms: float = Field(examples=[3.2])
+    infer_ms: float = Field(description="Of the whole batch.", examples=[41.0])
+    batch: int = Field(description="Frames in the batch.", examples=[4])
+
+
+class Result(Shape):
+    """What detections and scores have in common."""
+
+    id: str = Field(description="Entry id with its partition.", examples=["p005/1700000000200-0"])
+    v: int = Field(1, description="Version of the fields.", examples=[1])
+    source: str = Field(examples=["cam-1"])
+    ts: int = Field(description="Of the input, Unix ms.", examples=[1700000000000])
+    producer: str | None = Field(None, description="Run of the publisher.", examples=["9f3c1a"])
+    meta: dict[str, Any] | None = Field(None, description="As published.", examples=[{"lot": 7}])
+    traceparent: str | None = Field(None, description="W3C trace context.", examples=[_TRACE])
+
+
+class Detection(Result):
+    """What was found in one frame."""
+
+    result: Literal["detections"]
+    frame: str = Field(description="Entry id of the frame.", examples=["1700000000000-0"])
+    stream: Literal["frames", "recordings"] = Field("frames", examples=["recordings"])
+    seq: int | None = Field(None, description="The publisher's number.", examples=[17])
+    labels: str = Field(examples=["car:1"])
+    model: str = Field("", examples=["yolov9t@0123456789ab"])
+    width: int = Field(0, description="Of the full frame, pixels.", examples=[1280])
+    height: int = Field(0, examples=[720])
+    cached: bool = Field(False, description="Found without the network.", examples=[False])
+    objects: list[Detected]
+    timing: Timing | None = None
+
+
+class Components(Shape):
+    """The parts of the level, 0 to 1 each; null where unknown yet."""
+
+    arousal: float | None = Field(None, examples=[0.52])
+    differentiation: float | None = Field(None, examples=[0.61])
+    integration: float | None = Field(None, examples=[0.34])
+    workspace: float | None = Field(None, examples=[0.2])
+    novelty: float | None = Field(None, examples=[0.05])
+
+
+class Tracked(Shape):
+    """One object followed over frames; its id is unique in the source and never reused."""
+
+    id: int = Field(examples=[12])
+    label: str = Field(examples=["car"])
+    confidence: float = Field(examples=[0.87])
+    box: list[float] = Field(examples=[[10.0, 20.0, 110.0, 80.0]])
+    age_ms: int = Field(0, description="Since it was first seen.", examples=[840])
+    velocity: list[float] = Field([], description="Pixels a second, x, y.", examples=[[31.0, 0.5]])
+
+
+class Score(Result):
+    """The score of a source after an input, or after silence (`tick`)."""
+
+    result: Literal["scores"]
+    kind: Literal["frame", "event", "tick"] = Field(examples=["frame"])
+    inputs: int = Field(description="Inputs this accounts for; 0 for a tick.", examples=[1])
+    n: int = Field(
+        description="The source's running count; previous `n` + `inputs` = `n`, "
+        "else something was missed or repeated.",
+        examples=[4711],
+    )
+    first: str | None = Field(None, description="Entry id.", examples=["1700000000000-0"])
+    last: str | None = Field(None, description="Entry id.", examples=["1700000000000-0"])
+    seq_first: int | None = Field(None, description="The publisher's number.", examples=[17])
+    seq_last: int | None = Field(None, examples=[17])
+    level: float = Field(description="As of the last closed bin.", examples=[0.4213])
+    phase: Phase = Field(examples=["active"])
+    transition: str | None = Field(None, examples=["awakening>active"])
+    late: int | None = Field(None, description="1: a straggler.", examples=[1])
+    components: Components = Components()
+    confidence: float | None = Field(None, examples=[0.97])
+    null: float | None = Field(
+        None, description="Integration that chance alone would give.", examples=[0.08]
+    )
+    emergence_strength: float | None = Field(None, examples=[0.0])
+    core: list[str] | None = Field(
+        None, description="Members of the main complex.", examples=[["motion", "sound"]]
+    )
+    populations: dict[str, Any] | None = Field(None, examples=[{"population_id": ["motion"]}])
+    adaptation_rate: float | None = Field(None, examples=[0.002])
+    correlation: dict[str, Any] | None = Field(
+        None, examples=[{"context_correlation": 0.31, "pair": None}]
+    )
+    flags: list[str] | None = Field(None, examples=[["learning"]])
+    map_version: str | None = Field(None, examples=["5f2b8c01d9ae"])
+    engine_version: str | None = Field(None, examples=["1"])
+    tracks: list[Tracked] | None = Field(None, description="Frames only.")
+    latency_ms: int | None = Field(None, description="From input to score.", examples=[7])
