@@ -27,6 +27,7 @@ from pipeline.health import Health
 from pipeline.partition import Keys
 from pipeline.settings import Settings, load_settings
 from pipeline.stream import Store
+from workers.api import prepare_process
 
 SERVERS = ("uvicorn", "granian", "hypercorn")
 _BARE = {"source": "cam-1", "level": 0.4213, "phase": "active", "ts": 1700000000000, "seq": 4711}
@@ -87,7 +88,9 @@ async def _main(server: str, port: int) -> None:
         Store.open(settings.redis.url, keys) as store,
         open_service(store, settings, access.Keys(None), Health()) as service,
     ):
-        await serve(server, beside(guarded_app(service)), port)
+        app = guarded_app(service)
+        prepare_process()
+        await serve(server, beside(app), port)
 
 
 if __name__ == "__main__":

@@ -60,7 +60,7 @@ class Admission:
     Args:
         store: where the streams are.
         streams: the bounds.
-        hold_s: how long a publisher is held back before it is refused; None for ever.
+        hold_s: how long a publisher is held back before it is refused; None for ever, 0 not at all.
         unsent_of: entries and bytes that have entered a place and are not in Redis yet.
     """
 
@@ -106,7 +106,7 @@ class Admission:
         while not await self._look(gate, bounds, least):
             least = 1 / 16
             waited_s = monotonic() - began_s
-            is_settled = not self._unsent_of(gate.place)[0]
+            is_settled = not self._hold_s or not self._unsent_of(gate.place)[0]
             if self._hold_s is not None and waited_s >= self._hold_s and is_settled:
                 raise FullError(
                     f"{gate.key} holds its bound ({bounds.entries} entries, "

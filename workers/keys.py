@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import stat
 import sys
 import tempfile
 from pathlib import Path
@@ -101,8 +102,24 @@ def _read(path: Path) -> str:
 
 
 def _replace(path: Path, text: str) -> None:
-    """Write a file whole, readable by its owner alone."""
+    """Write a file whole; a new one is readable by its owner alone, an old one as it was."""
     handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-    with os.fdopen(handle, "w") as out:
-        out.write(text)
-    os.replace(name, path)
+    try:
+        with os.fdopen(handle, "w") as out:
+            out.write(text)
+            out.flush()
+            os.fsync(out.fileno())
+        if path.exists():
+            _allow_the_same(path, name)
+        os.replace(name, path)
+    except OSError as error:
+        os.unlink(name)
+        raise SettingsError(f"{path}: {error.strerror}; it is as it was") from error
+
+
+def _allow_the_same(path: Path, name: str) -> None:
+    """Give a file the owner and mode of another, or an API of another user could not reread it."""
+    found = path.stat()
+    if (found.st_uid, found.st_gid) != (os.geteuid(), os.getegid()):
+        os.chown(name, found.st_uid, found.st_gid)
+    os.chmod(name, stat.S_IMODE(found.st_mode))

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import re
+from functools import lru_cache
 from typing import Annotated, Any
 
-from fastapi import APIRouter, Path, Query, Request, Response
+from fastapi import APIRouter, FastAPI, Path, Query, Request, Response
 
 from pipeline import dead, metrics
 from pipeline.api import schemas
@@ -64,14 +65,24 @@ async def read_metrics(request: Request) -> Response:
 )
 async def read_openapi(request: Request) -> Response:
     """This description, for programs."""
-    body = encode(request.app.openapi())
+    body = _for_programs(request.app)
     return answer(request, body, tag_of(body))
+
+
+@lru_cache(maxsize=1)
+def _for_programs(app: FastAPI) -> bytes:
+    return encode(app.openapi())
+
+
+@lru_cache(maxsize=1)
+def _for_people(app: FastAPI) -> bytes:
+    return as_page(app.openapi()).encode()
 
 
 @router.get("/docs", responses=_text("This page", "text/html"), openapi_extra=WITH_KEY)
 async def read_docs(request: Request) -> Response:
     """This description, for people."""
-    page = as_page(request.app.openapi()).encode()
+    page = _for_people(request.app)
     return answer(request, page, tag_of(page), "text/html; charset=utf-8")
 
 

@@ -40,8 +40,9 @@ class Publishing:
 
     def __init__(self, store: Store, streams: StreamSettings) -> None:
         self._store = store
-        # a request enters and is committed within one turn of its place: nothing is left unsent
-        self._admission = Admission(store, streams, 0.0, lambda _place: (0, 0))
+        self._admission = Admission(store, streams, 0.0, self._entered_at)
+        self._entered: dict[Place, list[int]] = {}
+        """Sizes of the entries that the request whose turn it is has brought in so far."""
         self._turns: dict[Place, asyncio.Lock] = defaultdict(asyncio.Lock)
         self._producer = secrets.token_hex(8)
         self._numbers: dict[tuple[str, str], int] = defaultdict(int)
@@ -103,14 +104,21 @@ class Publishing:
 
     async def _add(self, drafts: Sequence[Draft]) -> list[str]:
         """Add entries of one source and stream, in the order of their numbers."""
+        place = drafts[0].place
         try:
-            async with asyncio.timeout(_ANSWER_S), self._turns[drafts[0].place]:
+            async with asyncio.timeout(_ANSWER_S), self._turns[place]:
+                sizes = self._entered[place] = []
                 for draft in drafts:
                     await self._admission.enter(draft)
+                    sizes.append(draft.size_bytes)
                 key = getattr(self._store.keys.of(drafts[0].partition), drafts[0].stream)
                 return await self._commit([self._command(key, draft) for draft in drafts])
         except TimeoutError as error:
             raise DependencyError(f"Redis: no answer within {_ANSWER_S:g} s") from error
+
+    def _entered_at(self, place: Place) -> tuple[int, int]:
+        sizes = self._entered.get(place, ())
+        return len(sizes), sum(sizes)
 
     async def _commit(self, commands: Sequence[Sequence[Argument]]) -> list[str]:
         tries = 0

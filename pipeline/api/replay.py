@@ -13,7 +13,16 @@ from pipeline.api.held import Item, Ring, make_item
 from pipeline.errors import SettingsError
 from pipeline.follow import Followers
 from pipeline.partition import partition_of
-from pipeline.results import KINDS, Kind, Position, Stream, read_cursor, read_entry, write_cursor
+from pipeline.results import (
+    KINDS,
+    Kind,
+    Position,
+    Result,
+    Stream,
+    read_cursor,
+    read_entry,
+    write_cursor,
+)
 from pipeline.stream import Store
 
 PAGE = 500
@@ -77,26 +86,65 @@ class Replay:
     ) -> AsyncGenerator[Item | Gap, None]:
         left = {each for each in streams if start[each][:2] < horizon[each][:2]}
         reached = dict(start)
-        parts, kinds = sorted({part for part, _ in left}), sorted(listener.kinds)
-        results = self._followers.follow(parts, kinds, write_cursor(start))
+        while left and not listener.is_closed:
+            async with aclosing(self._arriving(left, listener.kinds, reached)) as results:
+                async for result in results:
+                    stream = int(result.id[1:4]), KINDS.index(result.kind)
+                    position = result.positions[stream]
+                    if position[:2] >= horizon[stream][:2]:
+                        left.discard(stream)
+                    if result.missed:
+                        yield Gap("removed", {result.kind: result.missed})
+                    reached[stream] = min(position, horizon[stream])
+                    is_new = position[:2] > horizon[stream][:2]
+                    if not is_new and listener.wants(result.source, result.kind):
+                        yield make_item(replace(result, positions=dict(reached)), stream, position)
+                    if not left:
+                        return
+            if gone := await self._settle(left, reached, horizon):
+                yield Gap("removed", gone)
+
+    async def _arriving(
+        self,
+        streams: Collection[Stream],
+        kinds: Collection[Kind],
+        reached: Mapping[Stream, Position],
+    ) -> AsyncGenerator[Result, None]:
+        """Give what comes after positions, until nothing does for a while."""
+        parts = sorted({part for part, _ in streams})
+        results = self._followers.follow(parts, sorted(kinds), write_cursor(reached))
         async with aclosing(results):
-            while left:
+            while True:
                 try:
                     async with asyncio.timeout(_NO_PROGRESS_S):
                         result = await anext(results)
                 except (TimeoutError, StopAsyncIteration):
-                    return  # the rest was removed: the feed tells of it
-                stream = int(result.id[1:4]), KINDS.index(result.kind)
-                position = result.positions[stream]
-                if position[:2] >= horizon[stream][:2]:
-                    left.discard(stream)
-                if result.missed:
-                    yield Gap("removed", {result.kind: result.missed})
-                reached[stream] = min(position, horizon[stream])
-                if position[:2] > horizon[stream][:2]:
-                    continue
-                if listener.wants(result.source, result.kind):
-                    yield make_item(replace(result, positions=dict(reached)), stream, position)
+                    return
+                yield result
+
+    async def _settle(
+        self,
+        left: set[Stream],
+        reached: dict[Stream, Position],
+        horizon: Mapping[Stream, Position],
+    ) -> dict[str, int]:
+        """Take out of `left` what has nothing more up to `horizon`; gives how much was removed.
+
+        Raises:
+            DependencyError: Redis is away; the reader comes again with its cursor.
+        """
+        gone: dict[str, int] = {}
+        for stream in sorted(left):
+            key = getattr(self._store.keys.of(stream[0]), KINDS[stream[1]])
+            low, high = (f"{ms}-{seq}" for ms, seq, _ in (reached[stream], horizon[stream]))
+            if await self._store.run("XRANGE", key, f"({low}", high, "COUNT", 1):
+                continue
+            left.discard(stream)
+            kind, missed = KINDS[stream[1]], horizon[stream][2] - reached[stream][2]
+            reached[stream] = horizon[stream]
+            if missed > 0:
+                gone[kind] = gone.get(kind, 0) + missed
+        return gone
 
     async def look_up(self, source: str) -> None:
         """Have the newest results of a source, of both kinds, be held."""

@@ -1,5 +1,7 @@
-"""States, detections and scores as they are answered, for the OpenAPI; a test compares them with what
-the stages write."""
+"""States, detections and scores as they are answered, for the OpenAPI.
+
+A test compares them with what the stages write.
+"""
 
 from __future__ import annotations
 

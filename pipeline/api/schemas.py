@@ -8,7 +8,7 @@ from pydantic import Field
 
 from pipeline.api.result_schemas import Detection, Phase, Score, Shape, State
 
-__all__ = ["State"]
+__all__ = ["State"]  # passed on
 
 
 class Published(Shape):

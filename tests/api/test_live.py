@@ -230,3 +230,40 @@ async def test_redis_is_not_asked_for_what_is_recent(
     monkeypatch.setattr(replay_module.Replay, "_read", refuse)
     async with events(api, headers={"Last-Event-ID": cursor}) as found:
         assert ids(await take(found, 3)) == sent
+
+
+async def test_a_reader_is_told_even_if_nothing_is_left(
+    serve: Serve, api: Api, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(replay_module, "_NO_PROGRESS_S", 0.3)
+    async with events(api) as found:
+        cursor = await start(found)
+    for n in range(3):
+        await api.score("cam-1", n)
+    await api.store.run("XTRIM", api.store.keys.of_source("cam-1").scores, "MAXLEN", 0)
+
+    async with serve() as other, events(other, headers={"Last-Event-ID": cursor}) as found:
+        (gap,) = await take(found, 1)
+        sent = await other.score("cam-1", 3)
+        (after,) = await take(found, 1)
+
+    assert json.loads(gap["data"]) == {"missed": 3, "why": "removed", "scores": 3}
+    assert ids([after]) == [sent]
+
+
+async def test_a_pause_of_redis_is_no_gap(
+    serve: Serve, api: Api, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A replay that makes no progress for a while goes on where it was."""
+    monkeypatch.setattr(replay_module, "_NO_PROGRESS_S", 0.2)
+    async with events(api) as found:
+        cursor = await start(found)
+    sent = [await api.score(f"s-{n}", n) for n in range(5)]
+
+    async with serve() as other:
+        await other.store.run("CLIENT", "PAUSE", 1000, "ALL")
+        async with events(other, headers={"Last-Event-ID": cursor}) as found:
+            got = await take(found, 5)
+
+    assert [event["event"] for event in got] == ["scores"] * 5
+    assert sorted(ids(got)) == sorted(sent)

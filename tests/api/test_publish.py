@@ -144,6 +144,17 @@ async def test_a_full_stream_is_told_when_to_come_again(api: Api) -> None:
     assert int(await api.store.run("XLEN", key)) == 10
 
 
+async def test_a_batch_that_does_not_fit_whole_is_not_taken(api: Api) -> None:
+    """What a request brings in counts before it is written, however large its grants were."""
+    api.service.publishing._admission._bounds["events"] = Bounds(100)
+
+    fits = await api.http.post(EVENTS, json=[{"values": {"a": 1}}] * 90)
+    not_whole = await api.http.post(EVENTS, json=[{"values": {"a": 1}}] * 40)
+
+    assert (fits.status_code, not_whole.status_code) == (202, 503)
+    assert int(await api.store.run("XLEN", KEYS.of_source("robot-7").events)) == 90
+
+
 async def test_a_redis_at_maxmemory_takes_nothing_of_a_batch(api: Api) -> None:
     await api.store.run("CONFIG", "SET", "maxmemory", 1)
     try:
