@@ -141,7 +141,7 @@ class Score(Result):
     phase: Phase = Field(examples=["active"])
     transition: str | None = Field(None, examples=["awakening>active"])
     late: int | None = Field(None, description="1: a straggler.", examples=[1])
-    components: Components = Components()
+    components: Components
     confidence: float | None = Field(None, examples=[0.97])
     null: float | None = Field(
         None, description="Integration that chance alone would give.", examples=[0.08]
