@@ -45,6 +45,16 @@ class Memory:
     shown: tuple[float, str] = (0.0, "dormant")
     model: str = ""
 
+    def hear(self, inputs: int, added_ms: int, ts_ms: int, *, is_frame: bool) -> None:
+        """Count inputs; the times are those of the newest."""
+        self.count += inputs
+        self.heard_ms = max(self.heard_ms, added_ms)
+        self.newest_ms = max(self.newest_ms, ts_ms)
+        if is_frame:
+            self.frames += inputs
+        else:
+            self.events += inputs
+
     def accept(self, producer: str | None, seq: int | None, now_ms: int) -> bool:
         """Remember a publisher's number; False when the input is a duplicate."""
         if producer is None or seq is None:

@@ -77,7 +77,9 @@ STEP = Histogram(
 LATENCY = Histogram(
     "percipio_latency_seconds", "From published to result, end to end.", ["kind"], buckets=_LONG_S
 )
-"""kind: frame (published to detection), event (published to score)."""
+"""kind: frame (published to detection), event (published to score; the oldest of an entry)."""
+
+EVALUATIONS = Counter("percipio_evaluations", "Windows of sources evaluated for their score.")
 
 LAG = Gauge("percipio_lag_entries", "Entries added, not yet delivered.", ["stage", "stream"])
 

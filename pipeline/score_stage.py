@@ -12,12 +12,14 @@ from time import monotonic
 from pipeline import metrics
 from pipeline.consumer import consume
 from pipeline.errors import EntryError, Reason
+from pipeline.event_reader import EventReader
 from pipeline.health import Health
 from pipeline.ownership import Cursor, OwnedPartition, Ownership, Page, ScoreCommit
 from pipeline.reorder import Reorder
-from pipeline.scorer import Input, PartitionScorer, Result
+from pipeline.score_inputs import Input, Inputs
+from pipeline.scorer import PartitionScorer, Result
 from pipeline.stream import Raw
-from pipeline.wire import id_key, id_ms, read_event
+from pipeline.wire import id_key, id_ms
 from pipeline.wire_results import DetectionEntry, read_detection
 
 TICK_S = 1.0
@@ -27,6 +29,7 @@ AUDIT_S = 5.0
 RECALL = 200
 POISON_STALLS = 4
 """Owners that may die at one place: of batches of 64, 8, 1 and 1 inputs."""
+_EVENT_LATENCY = metrics.LATENCY.labels("event")
 UNKNOWN: dict[str, bytes | None] = {"frames": b"0-0", "recordings": b"0-0"}
 
 
@@ -49,7 +52,7 @@ class ScoreLimits:
 class ScoreBatch:
     """Inputs of one commit, in the order in which they are scored; none is a tick."""
 
-    inputs: list[Input]
+    inputs: Inputs
     now_ms: int
     read_s: float
     lost: tuple[int, int] = (0, 0)
@@ -69,10 +72,11 @@ class PartitionFeed:
         self._owned = owned
         self._scorer = scorer
         self._limits = limits
-        self._events: deque[Input] = deque()
+        self._events: deque[Raw] = deque()
+        self._reader = EventReader(owned.number, ownership.store.keys.partitions)
         self._reorder = Reorder(limits.patience_ms)
         self._ready: list[Input] = []
-        self._taken: list[Input] = []
+        self._taken = Inputs()
         self._raw: dict[bytes, tuple[int, Raw]] = {}
         self._gone = 0
         self._stall, self._caution = owned.stall, owned.caution
@@ -107,14 +111,14 @@ class PartitionFeed:
         # What was taken stays taken when Redis goes away before it could be handed on.
         self._taken = self._taken or self._beware(self._take(page))
         if self._taken:
-            await self._recall(self._scorer.unknown(self._taken))
+            await self._recall(self._scorer.unknown(self._taken.sources))
             if self._caution:
                 await self._try_alone()
-            inputs, self._taken = self._taken, []
+            inputs, self._taken = self._taken, Inputs()
             return ScoreBatch(inputs, page.now_ms, read_s)
         if read_s - self._tick_s >= TICK_S:
             self._tick_s = read_s
-            return ScoreBatch([], page.now_ms, read_s, await self._audit(page, read_s))
+            return ScoreBatch(Inputs(), page.now_ms, read_s, await self._audit(page, read_s))
         if not stop.is_set():
             await self._wait()
         return None
@@ -125,10 +129,9 @@ class PartitionFeed:
         after = (self._events_end, self._read.last_id)
         with metrics.timed("score", "read"):
             page = await self._ownership.read(self._owned, after, counts)
-        partitions = self._ownership.store.keys.partitions
-        for entry_id, fields in page.events:
-            self._events.append(_event(entry_id, fields, self._owned.number, partitions))
-            self._events_end = entry_id
+        if page.events:
+            self._events.extend(page.events)
+            self._events_end = page.events[-1][0]
         for raw in page.detections:
             self._read.entries_read += 1
             self._read.last_id = raw[0]
@@ -144,7 +147,7 @@ class PartitionFeed:
         else:
             self._ready.append(one)
 
-    def _take(self, page: Page) -> list[Input]:
+    def _take(self, page: Page) -> Inputs:
         """Choose what goes into one commit: frames whose turn it is, and events, by id."""
         at_end = page.is_end
         now_ms = page.now_ms if at_end else id_ms(self._read.last_id)
@@ -154,26 +157,22 @@ class PartitionFeed:
             fields = self._raw[entry_id][1][1]
             self._ready.append(Input("detections", entry_id, fields, detection))
         self._ready.sort(key=_turn)
-        ready, taken = deque(self._ready), list[Input]()
-        sources: set[str | None] = set()
-        while (ready or self._events) and len(taken) < (self._caution or self._limits.inputs):
-            is_event = not ready or (self._events and _turn(self._events[0]) < _turn(ready[0]))
-            queue = self._events if is_event else ready
-            sources.add(queue[0].source)
-            if len(sources) > self._limits.sources and taken:
+        taken, ready = Inputs(), deque(self._ready)
+        room, sources = self._caution or self._limits.inputs, self._limits.sources
+        while self._reader.take(self._events, taken, room, sources, _turn_of_first(ready)):
+            if not ready or not taken.has_room(ready[0].source, sources):
                 break
-            taken.append(queue.popleft())
+            one = ready.popleft()
+            taken.add(one)
+            del self._raw[one.entry_id]
         self._ready = list(ready)
-        for one in taken:
-            if one.stream == "detections":
-                del self._raw[one.entry_id]
         return taken
 
-    def _beware(self, taken: list[Input]) -> list[Input]:
+    def _beware(self, taken: Inputs) -> Inputs:
         """Bury the entry that, alone, has ended its owner again and again."""
         if taken and self._caution == 1 and self._stall >= POISON_STALLS:
             text = f"{self._stall} times its owner ended while scoring it"
-            taken[0].value = EntryError(Reason.POISON, text)
+            taken.spoil(0, EntryError(Reason.POISON, text))
             self._stall = 0
         return taken
 
@@ -217,6 +216,7 @@ class PartitionFeed:
         lost = batch.lost[1] + self._gone
         terms.update(events_lost_trimmed=batch.lost[0], detections_lost_trimmed=lost)
         if not (batch.inputs or result.scores or batch.lost[0] or lost):
+            metrics.EVALUATIONS.inc(result.evaluations)
             return
         oldest = min((self._raw[i][0] for i in held), default=detections.entries_read)
         commit = ScoreCommit(
@@ -243,10 +243,10 @@ class PartitionFeed:
         return self._caution if self._cautious_left > inputs else 0
 
     def _cursors(self, batch: ScoreBatch) -> tuple[Cursor, Cursor]:
-        mine = [one.entry_id for one in batch.inputs if one.stream == "events"]
+        mine = batch.inputs.events()
         done = self._owned.events
         events = Cursor(
-            max(mine, key=id_key, default=done.last_id),
+            mine[-1] if mine else done.last_id,
             done.entries_read + len(mine) + batch.lost[0],
         )
         detections = replace(self._read)
@@ -278,15 +278,6 @@ class PartitionWork:
         return self.scorer.tick(now_ms)
 
 
-def _event(entry_id: bytes, fields: dict[bytes, bytes], partition: int, partitions: int) -> Input:
-    try:
-        return Input(
-            "events", entry_id, fields, read_event(entry_id, fields, partition, partitions)
-        )
-    except EntryError as error:
-        return Input("events", entry_id, fields, error)
-
-
 def _detection(entry_id: bytes, fields: dict[bytes, bytes], number: int, parts: int) -> Input:
     try:
         value = read_detection(entry_id, fields, number, parts)
@@ -302,20 +293,24 @@ def _turn(one: Input) -> tuple[int, int]:
     return id_key(one.entry_id)
 
 
+def _turn_of_first(ready: deque[Input]) -> tuple[int, int] | None:
+    return _turn(ready[0]) if ready else None
+
+
 def _count(batch: ScoreBatch, result: Result, ledger: Counter[str]) -> None:
     metrics.ENTRIES.labels("score", "scored").inc(ledger["events_scored"] + ledger["frames_scored"])
     metrics.DROPS.labels("score", "duplicate").inc(ledger["events_dropped_duplicate"])
     metrics.ENTRIES.labels("score", "dead").inc(len(result.dead))
     metrics.LOST.labels("score").inc(sum(batch.lost))
+    metrics.EVALUATIONS.inc(result.evaluations)
     for kind in ("event", "frame"):
         metrics.LATE.labels(kind).inc(ledger[f"{kind}s_late"])
     if not batch.inputs:
         return
     metrics.BATCH_ENTRIES.labels("score").observe(len(batch.inputs))
     now_ms = batch.now_ms + (monotonic() - batch.read_s) * 1e3
-    for one in batch.inputs:
-        if one.stream == "events":
-            metrics.LATENCY.labels("event").observe(max(0.0, now_ms - id_ms(one.entry_id)) / 1e3)
+    for oldest_ms in result.oldest_ms:
+        _EVENT_LATENCY.observe(max(0.0, now_ms - oldest_ms) / 1e3)
 
 
 async def serve_partition(

@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Mapping
-from functools import lru_cache
 from typing import Any
 from zlib import crc32
 
@@ -22,6 +21,9 @@ from pipeline.scoring.state import ROW, SNAPSHOT, Blob, Rows, fresh_row, golden_
 from pipeline.scoring.vision import FrameValues
 
 _SURPRISE_CHANNEL = 5
+_MOST_PLANS = 64
+Plans = dict[tuple[str, ...], list[int]]
+"""Codes of the sets of names that sources of one assignment have used and that take any number."""
 
 
 class Engine:
@@ -48,8 +50,9 @@ class Engine:
         self._number = 0
         self._slots: dict[str, int] = {}
         self._assignments: list[Assignment] = []
+        self._plans: list[Plans] = []
         self._free: list[int] = []
-        self._shared: dict[Assignment, Assignment] = {}
+        self._shared: dict[Assignment, tuple[Assignment, Plans]] = {}
 
     def __len__(self) -> int:
         return len(self._slots)
@@ -63,15 +66,16 @@ class Engine:
         return self._start(source) if slot is None else slot
 
     def _start(self, source: str) -> int:
-        assignment = self._share(Assignment(fixed=self._maps.of(source)))
+        assignment = Assignment(fixed=self._maps.of(source))
         if self._free:
             slot = self._free.pop()
-            self._assignments[slot] = assignment
         else:
             slot = len(self._assignments)
             self._assignments.append(assignment)
+            self._plans.append({})
             if slot == len(self._rows):
                 self._grow()
+        self._assign(slot, assignment)
         self._slots[source] = slot
         self._bytes[slot] = self._fresh
         row = self._rows[slot]
@@ -90,8 +94,9 @@ class Engine:
         self._mark.resize((capacity, 2), refcheck=False)
         self._bytes = self._rows.view(np.uint8).reshape(capacity, ROW.itemsize)
 
-    def _share(self, assignment: Assignment) -> Assignment:
-        return self._shared.setdefault(assignment, assignment)
+    def _assign(self, slot: int, assignment: Assignment) -> None:
+        shared = self._shared.setdefault(assignment, (assignment, {}))
+        self._assignments[slot], self._plans[slot] = shared
 
     def forget(self, source: str) -> None:
         """Drop a source; its slot goes to the next new one."""
@@ -124,7 +129,7 @@ class Engine:
         fixed = self._assignments[slot].fixed
         digest = fixed.digest if fixed else 0
         if (blob.parameters, blob.channel_map) == (self._digest, digest):
-            self._assignments[slot] = self._share(Assignment(blob.names, blob.seen, fixed))
+            self._assign(slot, Assignment(blob.names, blob.seen, fixed))
             self._bytes[slot] = np.frombuffer(blob.row, np.uint8)
         return slot
 
@@ -135,20 +140,22 @@ class Engine:
             EntryError: there is no room for a name, or it is not in the source's channel map, or
                 its value is not finite or negative where that is not valid. Nothing is placed.
         """
-        codes = codes_of(self._assignments[slot])
-        if codes.keys() >= values.keys() and math.isfinite(sum(values.values())):
-            return [codes[name] for name in values], [*values.values()]
-        return self._place_event(slot, values)
+        codes = self._plans[slot].get(tuple(values))
+        numbers = [*values.values()]
+        if codes is not None and math.isfinite(sum(numbers)):
+            return codes, numbers
+        return self._place_event(slot, values), numbers
 
-    def _place_event(self, slot: int, values: Mapping[str, float]) -> tuple[list[int], list[float]]:
+    def _place_event(self, slot: int, values: Mapping[str, float]) -> list[int]:
         assignment = self._assignments[slot]
         new = [name for name in values if assignment.channel(name) is None]
         if new:
             assignment = assignment.with_names(new)
-        codes = []
+        codes, signed = [], True
         for name, value in values.items():
             channel = assignment.channel(name)
             assert channel is not None
+            signed = signed and channel.signed
             if not math.isfinite(value):
                 raise EntryError(Reason.BAD_FIELD, f"channel {name!r}: {value} is not finite")
             if value < 0 and not channel.signed:
@@ -158,15 +165,18 @@ class Engine:
                 )
             codes.append(channel.place | (MEAN if channel.mean else 0))
         if new:
-            self._assignments[slot] = self._share(assignment)
-        return codes, list(values.values())
+            self._assign(slot, assignment)
+        plans = self._plans[slot]
+        if signed and len(plans) < _MOST_PLANS:
+            plans[tuple(values)] = codes
+        return codes
 
     def encode_frame(self, slot: int, frame: FrameValues) -> tuple[list[int], list[float]]:
         """Give codes and values of a frame; from now on the source is one that is seen."""
         assignment = self._assignments[slot]
         if not assignment.seen:
-            assignment = self._share(assignment.with_frames())
-            self._assignments[slot] = assignment
+            assignment = assignment.with_frames()
+            self._assign(slot, assignment)
         codes, values = [], []
         for number, channel in enumerate(assignment.vision_places()):
             if channel is None:
@@ -241,19 +251,6 @@ class Engine:
     def report(self, slot: int) -> dict[str, Any]:
         """Give everything known of a source, lagged correlations with p-values included."""
         return report_of(self._rows[slot], self.statics(slot, self.snapshot(slot)), self.parameters)
-
-
-@lru_cache(maxsize=4096)
-def codes_of(assignment: Assignment) -> dict[str, int]:
-    """Give the codes of the names that a source has in use and that take any finite value."""
-    fixed = assignment.fixed
-    placed = {name: assignment.channel(name) for name in assignment.names}
-    channels = placed if fixed is None else fixed.channels
-    return {
-        name: channel.place | (MEAN if channel.mean else 0)
-        for name, channel in channels.items()
-        if channel is not None and channel.signed
-    }
 
 
 def is_compiled() -> bool:

@@ -9,12 +9,11 @@ import asyncio
 import os
 import random
 import signal
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable
 from functools import wraps
 from typing import Any
 
-from pipeline import claims, detect_stage, inputs, ownership, score_stage, scorer
-from pipeline.wire import EventEntry
+from pipeline import claims, detect_stage, inputs, ownership, score_inputs, score_stage, scorer
 from tests.fault.fake_detect import COMMANDS, obey
 
 PLACES: dict[str, list[tuple[Any, str]]] = {
@@ -53,10 +52,11 @@ def _wrapped(
 
 def _obeying(score: Callable[..., Any]) -> Callable[..., Any]:
     @wraps(score)
-    def obeying(me: Any, given: Sequence[scorer.Input], now_ms: int) -> Any:
-        for one in given:
-            if isinstance(one.value, EventEntry) and one.value.kind in COMMANDS:
-                obey(one.value.kind, 0)
+    def obeying(me: Any, given: score_inputs.Inputs, now_ms: int) -> Any:
+        for index, fields in enumerate(given.fields):
+            kind = fields.get(b"kind", b"").decode()
+            if index not in given.bad and kind in COMMANDS:
+                obey(kind, 0)
         return score(me, given, now_ms)
 
     return obeying

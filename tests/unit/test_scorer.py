@@ -12,8 +12,8 @@ from hypothesis import strategies as st
 
 from pipeline.errors import EntryError, Reason
 from pipeline.records import Detections
-from pipeline.score_entries import group
-from pipeline.scorer import AT_REST, Input, PartitionScorer, Result
+from pipeline.score_inputs import Input, Inputs
+from pipeline.scorer import AT_REST, PartitionScorer, Result
 from pipeline.scoring.engine import Engine, warm_up
 from pipeline.wire import Envelope, EventEntry
 from pipeline.wire_results import DetectionEntry
@@ -51,6 +51,10 @@ def fields_of(result: Result) -> list[dict[str, Any]]:
     return rows
 
 
+def score(scorer: PartitionScorer, *inputs: Input) -> Result:
+    return scorer.score(Inputs.of(inputs), T0)
+
+
 def scorer_of(*sources: str) -> PartitionScorer:
     scorer = PartitionScorer(Engine())
     for source in sources or ("s",):
@@ -60,7 +64,7 @@ def scorer_of(*sources: str) -> PartitionScorer:
 
 def test_consecutive_events_share_an_entry() -> None:
     """One entry accounts for them all: inputs, n, first, last."""
-    (row,) = fields_of(scorer_of().score([event(0), event(10), event(20)], T0 + 30))
+    (row,) = fields_of(scorer_of().score(Inputs.of([event(0), event(10), event(20)]), T0 + 30))
 
     assert (row["kind"], row["inputs"], row["n"]) == ("event", 3, 3)
     assert (row["first"], row["last"]) == (b"%d-0" % T0, b"%d-0" % (T0 + 20))
@@ -71,7 +75,7 @@ def test_consecutive_events_share_an_entry() -> None:
 def test_an_event_with_something_to_echo_is_alone(more: dict[str, Any]) -> None:
     """Its neighbours keep their own entries."""
     inputs = [event(0), event(10), event(20, **more), event(30)]
-    rows = fields_of(scorer_of().score(inputs, T0))
+    rows = fields_of(score(scorer_of(), *inputs))
 
     assert [row["inputs"] for row in rows] == [2, 1, 1]
     assert [row["n"] for row in rows] == [2, 3, 4]
@@ -83,7 +87,7 @@ def test_producers_do_not_share_an_entry() -> None:
         event(at, producer=producer, seq=seq)
         for at, producer, seq in [(0, "p", 1), (1, "p", 2), (2, "q", 1), (3, "p", 3)]
     ]
-    rows = fields_of(scorer_of().score(inputs, T0))
+    rows = fields_of(score(scorer_of(), *inputs))
 
     assert [(r["producer"], r["seq_first"], r["seq_last"]) for r in rows] == [
         ("p", 1, 2),
@@ -95,8 +99,8 @@ def test_producers_do_not_share_an_entry() -> None:
 def test_a_duplicate_is_dropped_and_counted() -> None:
     """The second of a number makes no entry."""
     scorer = scorer_of()
-    first = scorer.score([event(0, producer="p", seq=7)], T0)
-    again = scorer.score([event(5, producer="p", seq=7), event(6, producer="p", seq=8)], T0)
+    first = score(scorer, *[event(0, producer="p", seq=7)])
+    again = score(scorer, *[event(5, producer="p", seq=7), event(6, producer="p", seq=8)])
 
     assert first.ledger()["events_scored"] == 1
     assert again.ledger()["events_dropped_duplicate"] == 1
@@ -108,7 +112,7 @@ def test_a_bad_entry_leaves_its_neighbours_alone() -> None:
     """One name more than there is room for, and an unreadable one, are dead letters."""
     many = {f"c{k}": 1.0 for k in range(17)}
     broken = Input("events", b"5-0", {b"source": b"s"}, EntryError(Reason.BAD_FIELD, "no"))
-    result = scorer_of().score([event(0), event(1, many), broken, event(2)], T0)
+    result = score(scorer_of(), *[event(0), event(1, many), broken, event(2)])
 
     assert result.ledger()["events_dead"] == 2
     assert [row["n"] for row in fields_of(result)] == [2]
@@ -121,7 +125,7 @@ def test_a_bad_entry_leaves_its_neighbours_alone() -> None:
 def test_a_frame_has_tracks_and_an_entry_of_its_own() -> None:
     """Ids begin at the first frame's time and stay."""
     scorer = scorer_of()
-    rows = fields_of(scorer.score([frame(100 * k, 2) for k in range(6)], T0 + 600))
+    rows = fields_of(score(scorer, *[frame(100 * k, 2) for k in range(6)]))
 
     assert [row["inputs"] for row in rows] == [1] * 6
     ids = {track["id"] for row in rows for track in row["data"]["tracks"]}
@@ -133,8 +137,8 @@ def test_a_frame_has_tracks_and_an_entry_of_its_own() -> None:
 def test_a_straggler_is_scored_late_and_moves_no_track() -> None:
     """A frame behind the newest is counted, marked, and has no tracks."""
     scorer = scorer_of()
-    scorer.score([frame(100 * k) for k in range(4)], T0)
-    result = scorer.score([frame(50)], T0)
+    score(scorer, *[frame(100 * k) for k in range(4)])
+    result = score(scorer, *[frame(50)])
     (row,) = fields_of(result)
 
     assert (row["late"], row["data"]["tracks"]) == (1, [])
@@ -149,7 +153,7 @@ def test_silence_lets_the_level_fall_and_says_so() -> None:
         state = 0.5 * state + 0.45 * np.roll(state, 1) + rng.normal(size=4)
         inputs.append(event(k * 250, {f"c{j}": float(x) for j, x in enumerate(np.abs(state))}))
     scorer = scorer_of()
-    before = fields_of(scorer.score(inputs, T0))
+    before = fields_of(score(scorer, *inputs))
     level = float(before[-1]["level"])
     ticks: list[dict[str, Any]] = []
     for second in range(1, 40):
@@ -188,7 +192,7 @@ def test_any_split_into_batches_gives_the_same(
     """State, levels and counts do not depend on where batches end, nor on moves between them."""
     inputs = _inputs(rows)
     whole = scorer_of("s", "t")
-    expected = whole.score(inputs, T0)
+    expected = score(whole, *inputs)
     split, found, start = scorer_of("s", "t"), list[Result](), 0
     memory: dict[str, bytes] = {}
     while start < len(inputs):
@@ -197,7 +201,7 @@ def test_any_split_into_batches_gives_the_same(
             split = PartitionScorer(Engine())
             for source in ("s", "t"):
                 split.learn(source, memory.get(source))
-        result = split.score(inputs[start : start + size], T0)
+        result = score(split, *inputs[start : start + size])
         memory |= {w.name: w.memory for w in result.sources if w.memory is not None}
         found.append(result)
         start += size
@@ -214,7 +218,6 @@ def test_any_split_into_batches_gives_the_same(
 def test_grouping_keeps_every_input_once() -> None:
     """Of interleaved sources each keeps its order."""
     scorer = scorer_of("s", "t")
-    result = scorer.score([event(k, source="st"[k % 2]) for k in range(10)], T0)
+    result = score(scorer, *[event(k, source="st"[k % 2]) for k in range(10)])
 
     assert [(r["source"], r["inputs"]) for r in fields_of(result)] == [("s", 5), ("t", 5)]
-    assert group([]) == []

@@ -1,0 +1,100 @@
+"""What a frame's detections say to the score: tracks, and the values of the vision channels."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from pipeline.memory import Memory
+from pipeline.score_entries import track_values
+from pipeline.scoring.vision import FrameValues, VisionChannels
+from pipeline.tracker import Parameters, TrackerState, step
+from pipeline.wire import id_key, id_ms
+from pipeline.wire_results import DetectionEntry
+
+_TRACKING = Parameters()
+
+
+@dataclass(frozen=True, slots=True)
+class Seen:
+    """One frame after tracking.
+
+    Attributes:
+        is_late: a straggler, behind the newest frame of its stream; it has moved no track.
+        tracks: as readers see them.
+        values: for the engine.
+    """
+
+    is_late: bool
+    tracks: list[dict[str, Any]]
+    values: FrameValues
+
+
+class FrameTracker:
+    """Follows the objects of every source of a partition."""
+
+    def __init__(self) -> None:
+        self._trackers: dict[str, TrackerState] = {}
+        self._labels: dict[str, dict[int, str]] = {}
+        self._vision: dict[str, VisionChannels] = {}
+
+    def restore(self, source: str, saved: bytes) -> None:
+        """Take the tracks of a source over.
+
+        Raises:
+            ValueError: they are damaged.
+        """
+        self._trackers[source] = TrackerState.from_bytes(saved)
+
+    def save(self, source: str) -> bytes:
+        """Give the tracks of a source, empty when it has never sent a frame."""
+        tracker = self._trackers.get(source)
+        return b"" if tracker is None else tracker.to_bytes()
+
+    def forget(self, source: str) -> None:
+        """Drop the tracks of a source."""
+        self._trackers.pop(source, None)
+
+    def see(self, frame: DetectionEntry, memory: Memory) -> Seen:
+        """Follow the objects of a frame, unless it comes too late for that."""
+        newest = memory.newest_frame.get(frame.stream, b"0-0")
+        is_late = id_key(frame.frame) <= id_key(newest)
+        vision = self._know(frame)
+        tracks, changes, motion = ([], 0, 0.0) if is_late else self._track(frame, memory, vision)
+        values = vision.measure(
+            frame.detections,
+            frame.width,
+            frame.height,
+            people_changes=changes,
+            motion=motion,
+        )
+        return Seen(is_late, tracks, values)
+
+    def _know(self, frame: DetectionEntry) -> VisionChannels:
+        """Give the vision channels of the frame's model, as far as its labels were seen."""
+        labels = self._labels.setdefault(frame.model, {})
+        pairs = zip(frame.detections.class_id.tolist(), frame.labels, strict=True)
+        fresh = {class_id: label for class_id, label in pairs if class_id not in labels}
+        if fresh or frame.model not in self._vision:
+            labels.update(fresh)
+            self._vision[frame.model] = VisionChannels(labels)
+        return self._vision[frame.model]
+
+    def _track(
+        self, frame: DetectionEntry, memory: Memory, vision: VisionChannels
+    ) -> tuple[list[dict[str, Any]], int, float]:
+        state = self._trackers.setdefault(frame.envelope.source, TrackerState())
+        found = step(
+            state,
+            frame.detections,
+            frame.envelope.ts_ms,
+            parameters=_TRACKING,
+            first_id=id_ms(frame.frame),
+        )
+        memory.newest_frame[frame.stream] = frame.frame
+        memory.model, memory.tracks = frame.model, len(found.tracks)
+        labels = self._labels[frame.model]
+        tracks = [track_values(t, labels.get(t.class_id, str(t.class_id))) for t in found.tracks]
+        changes = sum(vision.is_person(c) for c in (*found.born, *found.ended))
+        diagonal = float(frame.width**2 + frame.height**2) ** 0.5
+        return tracks, changes, found.displacement_px / diagonal
