@@ -103,6 +103,16 @@ class Keys:
         """Key of the score workers' heartbeats (private sorted set, advisory)."""
         return f"{self.prefix}:workers"
 
+    @property
+    def fleet(self) -> str:
+        """Key of what `percipio ray` was asked for (private hash)."""
+        return f"{self.prefix}:fleet"
+
+    @property
+    def decisions(self) -> str:
+        """Key of the newest decisions about how many workers there should be (private stream)."""
+        return f"{self.prefix}:decisions"
+
     def of(self, partition: int) -> PartitionKeys:
         """Give the keys of a partition."""
         base = f"{self.prefix}:{{{tag_of(partition)}}}"

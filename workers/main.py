@@ -17,6 +17,7 @@ COMMANDS = {
     "detect": "a worker that finds objects in frames",
     "score": "a worker that tracks objects and scores sources",
     "api": "the HTTP API and the page",
+    "ray": "the workers on a Ray cluster: up, status, scale, restart, down",
     "keys": "who may use the API: new, list, revoke",
     "produce": "publish a video, pictures, a camera, a stream, or events",
     "watch": "follow detections and scores",

@@ -1,0 +1,293 @@
+"""The actor that keeps a fleet as it should be: starts, retires, replaces and counts workers.
+
+What is wanted is read from Redis, what there is from Ray; nothing else is remembered, so that a
+keeper that was restarted goes on where the last one stopped.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import threading
+import time
+from collections import Counter
+from dataclasses import dataclass
+from typing import Any
+
+import ray
+from ray.exceptions import RayActorError
+
+from pipeline.consumer import sleep_unless
+from pipeline.errors import PercipioError
+from pipeline.log import configure, get_logger
+from pipeline.partition import Keys
+from pipeline.stream import Store
+from workers.fleet.actor import Order, Report, WorkerActor
+from workers.fleet.pins import pins_here
+from workers.fleet.spec import Role, Spec, read_spec
+
+TICK_S = 0.5
+HUNG_S = 30.0
+"""An actor that has answered before and does not for so long is started anew."""
+SURGE_S = 20.0
+"""A replacement that finds no place for so long gets that of the worker it replaces."""
+KEEPER = "keeper"
+
+log = get_logger()
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """What a keeper is for.
+
+    Attributes:
+        redis_url: of the deployment; workers get it too.
+        keys: of the deployment.
+        namespace: of Ray, for the names of the actors.
+        grace_s: how long a worker that is retired may take.
+    """
+
+    redis_url: str
+    keys: Keys
+    namespace: str
+    grace_s: float
+
+
+@dataclass(slots=True)
+class Member:
+    """One worker's actor, as the keeper knows it."""
+
+    name: str
+    role: str
+    generation: int
+    number: int
+    handle: Any
+    since_s: float
+    asked: Any = None
+    asked_s: float = 0.0
+    report: Report | None = None
+    problem: str = ""
+    has_answered: bool = False
+    retiring: asyncio.Task[None] | None = None
+
+    @property
+    def is_ready(self) -> bool:
+        """Whether its worker takes work."""
+        return self.report is not None and self.report.state == "ready"
+
+    def as_json(self) -> dict[str, Any]:
+        """Give it as `percipio ray status --json` prints it."""
+        report = self.report
+        state = "retiring" if self.retiring else report.state if report else "pending"
+        row: dict[str, Any] = {"name": self.name, "role": self.role, "state": state}
+        row |= {
+            "generation": self.generation,
+            "why": self.problem or (report.why if report else ""),
+        }
+        if report:
+            row |= {"pid": report.pid, "node": report.node, "host": report.host}
+            row |= {"metrics": report.metrics_url, "actor": report.actor, "logs": report.logs}
+            row |= {"restarted": report.is_restarted, "lived_s": report.lived_s}
+        return row
+
+
+class Keeper:
+    """Keeps the fleet of a deployment until it is killed."""
+
+    def __init__(self, place: Place) -> None:
+        configure("json", "info", worker=KEEPER)
+        self._place = place
+        self._members: dict[str, Member] = {}
+        self._spec: Spec | None = None
+        self._problem = ""
+        self._snapshot: dict[str, Any] = {}
+        self._ticks = 0
+        threading.Thread(target=self._run, daemon=True, name=KEEPER).start()
+
+    def report(self) -> dict[str, Any]:
+        """Say what is wanted and what there is."""
+        return self._snapshot
+
+    def mark(self) -> dict[str, Any]:
+        """Say what it is for and which code it runs."""
+        return {"place": self._place, "pins": pins_here()}
+
+    def _run(self) -> None:
+        try:
+            asyncio.run(self._keep())
+        except BaseException as error:
+            log.exception("keeper_failed", exc_info=error)
+            os._exit(1)  # Ray starts it anew
+
+    async def _keep(self) -> None:
+        never, place = asyncio.Event(), self._place
+        async with Store.open(place.redis_url, place.keys, wait_s=3600.0) as store:
+            while True:
+                await self._look_up(store)
+                self._muster()
+                for member in list(self._members.values()):
+                    self._ask(member)
+                if self._spec is not None:
+                    for name, role in self._spec.roles.items():
+                        self._converge(name, role, self._spec)
+                self._snapshot = self._describe()
+                await sleep_unless(never, TICK_S)
+
+    async def _look_up(self, store: Store) -> None:
+        """Read what is wanted; while Redis is away the last answer holds."""
+        try:
+            self._spec, self._problem = await read_spec(store), ""
+        except PercipioError as error:
+            if not self._problem:
+                log.warning("spec_unknown", error=str(error))
+            self._problem = str(error)
+
+    def _muster(self) -> None:
+        """Bring the list of members up to what Ray knows."""
+        found = {
+            row["name"]
+            for row in ray.util.list_named_actors(all_namespaces=True)
+            if row["namespace"] == self._place.namespace and row["name"] != KEEPER
+        }
+        for name in self._members.keys() - found:
+            del self._members[name]
+        for name in found - self._members.keys():
+            try:
+                handle = ray.get_actor(name, self._place.namespace)
+            except ValueError:  # it has just gone
+                continue
+            self._members[name] = _member(name, handle)
+
+    def _ask(self, member: Member) -> None:
+        """Collect an answer if there is one, ask again, and start anew who does not answer."""
+        if member.asked is None:
+            member.asked, member.asked_s = member.handle.report.remote(), time.monotonic()
+            return
+        if ray.wait([member.asked], timeout=0)[0]:
+            asked, member.asked = member.asked, None
+            try:
+                member.report, member.problem, member.has_answered = ray.get(asked), "", True
+            except RayActorError as error:
+                member.report, member.has_answered = None, False
+                member.problem = f"started anew: {str(error).splitlines()[0]}"
+        elif member.has_answered and time.monotonic() - member.asked_s > HUNG_S:
+            log.error("actor_hung", actor=member.name)
+            ray.kill(member.handle, no_restart=False)
+            member.asked, member.report, member.has_answered = None, None, False
+
+    def _converge(self, name: str, role: Role, spec: Spec) -> None:
+        """Take one role a step nearer to what is wanted."""
+        here = [m for m in self._members.values() if m.role == name and not m.retiring]
+        old = [m for m in here if m.generation != spec.generation]
+        new = [m for m in here if m.generation == spec.generation]
+        wanted = spec.wanted(name)
+        for member in self._surplus(here, old, wanted):
+            self._retire(member)
+            return
+        missing = wanted - len(here)
+        new += [self._start(name, role, spec) for _ in range(missing)]
+        if old and not missing:
+            self._replace(name, role, spec, old, new)
+
+    def _surplus(self, here: list[Member], old: list[Member], wanted: int) -> list[Member]:
+        """Give who goes first if there are too many: one more is right while some are replaced."""
+        if len(here) <= wanted + bool(old and wanted):
+            return []
+        crowd = Counter(m.report.node for m in here if m.report)
+
+        def order(member: Member) -> tuple[bool, bool, int, int]:
+            node = crowd[member.report.node] if member.report else 0
+            return (member in old, not member.is_ready, node, member.number)
+
+        return [max(here, key=order)]
+
+    def _replace(
+        self, name: str, role: Role, spec: Spec, old: list[Member], new: list[Member]
+    ) -> None:
+        """Replace one worker of another generation: its successor first, then it goes."""
+        if any(m.role == name and m.retiring for m in self._members.values()):
+            return
+        if len(old) + len(new) <= spec.wanted(name):
+            self._start(name, role, spec)
+            return
+        unready = [m for m in new if not m.is_ready]
+        waited_s = max((time.monotonic() - m.since_s for m in unready), default=0.0)
+        is_without_place = waited_s > SURGE_S and all(m.report is None for m in unready)
+        if not unready or is_without_place:
+            self._retire(old[0])
+
+    def _start(self, name: str, role: Role, spec: Spec) -> Member:
+        """Ask Ray for one more worker."""
+        taken = {m.number for m in self._members.values() if m.role == name}
+        number = next(n for n in range(len(taken) + 1) if n not in taken)
+        full = f"{name}-{spec.generation}-{number}"
+        environ = {**spec.environ, "PERCIPIO_REDIS_URL": self._place.redis_url}
+        order = Order(full, role.module, environ, spec.pins, role.gpus)
+        options: dict[str, Any] = {"memory": role.memory_bytes} if role.memory_bytes else {}
+        handle: Any = (
+            ray.remote(WorkerActor)
+            .options(
+                name=full,
+                namespace=self._place.namespace,
+                lifetime="detached",
+                max_restarts=-1,
+                max_concurrency=4,
+                num_cpus=role.cpus,
+                num_gpus=role.gpus,
+                scheduling_strategy="SPREAD",
+                runtime_env=dict(spec.runtime_env),
+                **options,
+            )
+            .remote(order)
+        )
+        log.info("worker_asked_for", actor=full)
+        member = self._members[full] = _member(full, handle)
+        return member
+
+    def _retire(self, member: Member) -> None:
+        log.info("worker_retires", actor=member.name)
+        member.retiring = asyncio.create_task(self._drain(member), name=f"drain-{member.name}")
+
+    async def _drain(self, member: Member) -> None:
+        """Let a worker finish, then remove its actor; one that was never placed just goes."""
+        grace_s = self._place.grace_s
+        if member.has_answered:
+            try:
+                async with asyncio.timeout(grace_s + HUNG_S):
+                    code = await member.handle.drain.remote(grace_s)
+                log.info("worker_drained", actor=member.name, code=code)
+            except (RayActorError, TimeoutError) as error:
+                log.warning("worker_not_drained", actor=member.name, error=str(error))
+        ray.kill(member.handle, no_restart=True)
+
+    def _describe(self) -> dict[str, Any]:
+        spec = self._spec
+        roles = (
+            {}
+            if spec is None
+            else {
+                name: {
+                    "wanted": spec.wanted(name),
+                    "min": role.least,
+                    "max": role.most,
+                    "ready": sum(m.role == name and m.is_ready for m in self._members.values()),
+                }
+                for name, role in spec.roles.items()
+            }
+        )
+        self._ticks += 1
+        return {
+            "ticks": self._ticks,
+            "generation": spec.generation if spec else 0,
+            "problem": self._problem,
+            "roles": roles,
+            "workers": [
+                member.as_json()
+                for member in sorted(self._members.values(), key=lambda m: (m.role, m.number))
+            ],
+        }
+
+
+def _member(name: str, handle: Any) -> Member:
+    role, generation, number = name.split("-")
+    return Member(name, role, int(generation), int(number), handle, time.monotonic())
