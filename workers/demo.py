@@ -1,4 +1,4 @@
-"""`percipio demo`: Redis, all workers, a source and a live table, in one go."""
+"""`percipio demo`: Redis, all workers, API and page, a source and a live table, in one go."""
 
 from __future__ import annotations
 
@@ -86,6 +86,7 @@ async def _demo(args: argparse.Namespace, settings: Settings, group: Group) -> i
     keys = Keys(settings.streams.key_prefix, settings.streams.partitions)
     with console.status("starting Redis and the workers …"):
         await _until_ready(group, keys)
+    console.print(f"page and API at {group.page.url}", highlight=False)
     publish = _publish_video(args.input) if args.input else _publish_scene(args.seed)
     async with Client(group.redis_url, key_prefix=keys.prefix) as client:
         following = asyncio.create_task(_follow(client, tally))
@@ -103,7 +104,7 @@ async def _demo(args: argparse.Namespace, settings: Settings, group: Group) -> i
 
 
 async def _until_ready(group: Group, keys: Keys) -> None:
-    """Wait for a detect worker in its group and an owner of every partition."""
+    """Wait for a detect worker in its group, an owner of every partition, and the page."""
     deadline_s = monotonic() + START_S
     while True:
         group.check()
@@ -111,7 +112,8 @@ async def _until_ready(group: Group, keys: Keys) -> None:
             async with Store.open(group.redis_url, keys, create=False) as store:
                 status = await read_status(store)
             owned = all(part.owner for part in status.partitions)
-            if owned and status.partitions[0].streams["frames"].consumers:
+            is_detecting = status.partitions[0].streams["frames"].consumers > 0
+            if owned and is_detecting and await asyncio.to_thread(group.page.is_ready):
                 return
         except DependencyError:
             pass  # the first worker has not made the deployment yet
@@ -179,13 +181,14 @@ async def _show(
     """Draw the table until the time is up or a task or worker ends."""
     ends_s = monotonic() + (args.seconds if args.seconds is not None else float("inf"))
     quiet = args.json or not sys.stdout.isatty()
-    with Live(_table(tally), auto_refresh=False, console=Console(quiet=quiet)) as live:
+    address, console = group.page.url, Console(quiet=quiet)
+    with Live(_table(tally, address), auto_refresh=False, console=console) as live:
         while monotonic() < ends_s and not stop.is_set():
             done, _ = await asyncio.wait(tasks, timeout=1 / TABLE_HZ, return_when="FIRST_COMPLETED")
             for task in done:
                 task.result()
             group.check()
-            live.update(_table(tally), refresh=True)
+            live.update(_table(tally, address), refresh=True)
 
 
 async def _drain(store: Store) -> Status:
@@ -198,12 +201,13 @@ async def _drain(store: Store) -> Status:
         await asyncio.sleep(0.1)
 
 
-def _table(tally: Tally) -> Table:
+def _table(tally: Tally, address: str = "") -> Table:
     frame, event = percentiles_ms(tally.frame_ms), percentiles_ms(tally.event_ms)
     table = Table(title=_headline(tally), title_justify="left", caption_justify="left")
     table.caption = (
         f"frame to detection: p50 {_ms(frame['p50'])}, p95 {_ms(frame['p95'])}   "
         f"event to score: p50 {_ms(event['p50'])}, p95 {_ms(event['p95'])}"
+        + (f"\npage and API: {address}" if address else "")
     )
     for column, width in (("source", 8), ("level", 5), ("", SPARK_WIDTH), ("phase", 9)):
         table.add_column(column, no_wrap=True, min_width=width)

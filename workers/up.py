@@ -1,17 +1,18 @@
-"""`percipio up`: Redis and all workers as one process group on this machine, until Ctrl-C."""
+"""`percipio up`: Redis, all workers, API and page as one process group here, until Ctrl-C."""
 
 from __future__ import annotations
 
 import argparse
 import tempfile
 import time
+from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 
 from rich.console import Console
 
 from pipeline.settings import Settings
-from workers.group import run_group
+from workers.group import Group, run_group
 
 CHECK_S = 0.5
 
@@ -33,7 +34,13 @@ def run(args: argparse.Namespace, settings: Settings) -> int:
     ):
         console.print(f"PERCIPIO_REDIS_URL={group.redis_url}", highlight=False)
         console.print(f"logs in {folder}; Ctrl-C ends everything", highlight=False)
-        while True:
-            group.check()
-            time.sleep(CHECK_S)
+        _until(group, group.page.is_ready)
+        console.print(f"page and API at {group.page.url}", highlight=False)
+        _until(group, lambda: False)
     return 0
+
+
+def _until(group: Group, is_done: Callable[[], bool]) -> None:
+    while not is_done():
+        group.check()
+        time.sleep(CHECK_S)

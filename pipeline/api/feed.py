@@ -144,6 +144,8 @@ class Feed:
         self._parts = range(keys.partitions)
         self.told: list[Callable[[str], object]] = []
         """Are told the source of each result."""
+        self.scored: list[Callable[[str, int, Mapping[str, Any]], object]] = []
+        """Are told of each score: source, time of the entry in ms, fields."""
         self._all: set[Listener] = set()
         self._of_source: dict[str, set[Listener]] = {}
         self._recent: deque[Item] = deque()
@@ -220,6 +222,9 @@ class Feed:
         self._remember(item)
         for tell in self.told:
             tell(item.source)
+        if result.kind == "scores":
+            for note in self.scored:
+                note(item.source, position[0], result.fields)
         for group in (self._all, self._of_source.get(item.source, ())):
             for listener in group:
                 if listener.wants(item.source, item.kind):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from itertools import islice
 from typing import Annotated, Any
 
@@ -148,11 +148,33 @@ async def list_sources(
             "last_seen_ms": known[name],
             "level": state.values.get("level"),
             "phase": state.values.get("phase"),
+            "frames": _count_of(state.values, "frames"),
+            "events": _count_of(state.values, "events"),
         }
         for name, state in zip(names[:limit], states, strict=True)
     ]
     next_after = names[limit - 1] if len(names) > limit else None
     body = encode({"sources": rows, "after": next_after})
+    return answer(request, body, tag_of(body))
+
+
+def _count_of(values: Mapping[str, Any], name: str) -> int:
+    found = values.get(name)
+    return found if isinstance(found, int) else 0
+
+
+@router.get(
+    "/v1/sources/{source}/history", responses=ok(schemas.History, 304, 404), openapi_extra=READ
+)
+async def read_history(
+    request: Request, source: Source, if_none_match: IfNoneMatch = None
+) -> Response:
+    """How the level of a source went: a row a second, of up to ten minutes, and its transitions."""
+    del if_none_match
+    service = service_of(request)
+    if (await service.states.get(source)).body is None:
+        raise Problem(404, f"{source} was never seen, or has expired")
+    body = encode(await service.history.get(source))
     return answer(request, body, tag_of(body))
 
 

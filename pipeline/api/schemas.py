@@ -32,6 +32,8 @@ class SourceRow(Shape):
     last_seen_ms: int = Field(examples=[1700000000000])
     level: float | None = Field(examples=[0.4213])
     phase: Phase | None = Field(examples=["active"])
+    frames: int = Field(examples=[4200])
+    events: int = Field(examples=[511])
 
 
 class Sources(Shape):
@@ -53,6 +55,27 @@ class Scores(Shape):
 
     results: list[Score]
     after: str = Field(examples=["eJxjYGRgAAAABQAB"])
+
+
+class Transition(Shape):
+    """A change of phase."""
+
+    ts: int = Field(examples=[1700000000000])
+    transition: str = Field(examples=["dormant>awakening"])
+
+
+class History(Shape):
+    """A row for every second with a score, oldest first; `columns` names what is in a row.
+
+    `phase` is 0 (dormant) to 4 (emergent), `frames` and `events` count inputs, `latency_ms` is the
+    longest from input to score of that second; null is unknown.
+    """
+
+    source: str = Field(examples=["cam-1"])
+    step_ms: int = Field(examples=[1000])
+    columns: list[str] = Field(examples=[["at_s", "level", "phase"]])
+    rows: list[list[float | None]] = Field(examples=[[[1700000000, 0.42, 2]]])
+    transitions: list[Transition]
 
 
 class Grant(Shape):
@@ -143,6 +166,11 @@ class Status(Shape):
     difference: dict[str, int] = Field(examples=[{"frames": 0, "events": 0, "detections": 0}])
     in_flight: int = Field(examples=[0])
     partitions: list[PartitionRow]
+    workers: dict[str, list[dict[str, Any]]] = Field(
+        description="Detect workers with the entries each has in hand and ms since it last asked "
+        "for more; score workers with their partitions and ms since their last sign of life.",
+        examples=[{"detect": [{"name": "detect-host-0", "pending": 4, "idle_ms": 12}], "score": []}],
+    )
     api: dict[str, Any] = Field(
         description="Of the process that answers: live connections, where reads were served from, "
         "percentiles of freshness, what it holds.",

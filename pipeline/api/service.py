@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterable
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
 from typing import Any
@@ -15,8 +15,11 @@ from pipeline.api.encoding import encode, tag_of
 from pipeline.api.feed import Feed
 from pipeline.api.frames import Frames
 from pipeline.api.guard import DATA_HEADERS
+from pipeline.api.held import Item
+from pipeline.api.history import History
 from pipeline.api.publishing import Publishing
 from pipeline.api.replay import Replay
+from pipeline.crew import Crew, read_crew
 from pipeline.errors import DependencyError
 from pipeline.follow import Followers
 from pipeline.health import Health
@@ -30,6 +33,7 @@ log = get_logger()
 
 STATUS_S = 1.0
 SOURCES_S = 1.0
+CREW_S = 3.0
 CHECK_S = 2.0
 CLOCK_S = 60.0
 
@@ -54,9 +58,11 @@ class Service:
     states: States
     replay: Replay
     frames: Frames
+    history: History
     publishing: Publishing
     status: Cached[Body]
     sources: Cached[dict[str, int]]
+    crew: Cached[Crew]
     stopping: asyncio.Event
     live: int = 0
 
@@ -78,6 +84,12 @@ async def open_service(
     replay = Replay(store, followers, feed)
     frames = Frames(store, feed, replay.look_up)
     feed.told += [states.touch, frames.touch]
+
+    async def scores_of(source: str) -> Iterable[Item]:
+        return list((await replay.fill(source, "scores")).items)
+
+    history = History(scores_of)
+    feed.scored.append(history.note)
     publishing = Publishing(store, settings.streams)
     service = Service(
         store,
@@ -88,9 +100,11 @@ async def open_service(
         states,
         replay,
         frames,
+        history,
         publishing,
         Cached("status", lambda: _status(service), STATUS_S),
         Cached("sources", lambda: _sources(store), SOURCES_S),
+        Cached("crew", lambda: _crew(store), CREW_S),
         asyncio.Event(),
     )
     await feed.start()
@@ -130,7 +144,8 @@ async def _watch(service: Service) -> None:
 
 async def _status(service: Service) -> Body:
     status = await read_status(service.store)
-    found = status.as_json()
+    found, crew = status.as_json(), await service.crew.get()
+    found["workers"] = crew.as_json([part.owner for part in status.partitions])
     found["api"] = {
         "live": service.live,
         "lookups": metrics.api_lookups(),
@@ -148,6 +163,10 @@ async def _status(service: Service) -> Body:
     metrics.UNOWNED.set(sum(part.owner is None for part in status.partitions))
     data = encode(found)
     return Body(data, tag_of(data))
+
+
+async def _crew(store: Store) -> Crew:
+    return await read_crew(store, await store.now_ms())
 
 
 async def _sources(store: Store) -> dict[str, int]:
