@@ -169,7 +169,9 @@ class Status(Shape):
     workers: dict[str, list[dict[str, Any]]] = Field(
         description="Detect workers with the entries each has in hand and ms since it last asked "
         "for more; score workers with their partitions and ms since their last sign of life.",
-        examples=[{"detect": [{"name": "detect-host-0", "pending": 4, "idle_ms": 12}], "score": []}],
+        examples=[
+            {"detect": [{"name": "detect-host-0", "pending": 4, "idle_ms": 12}], "score": []}
+        ],
     )
     api: dict[str, Any] = Field(
         description="Of the process that answers: live connections, where reads were served from, "
