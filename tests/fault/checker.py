@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from hashlib import blake2b
 from itertools import pairwise
@@ -15,11 +15,19 @@ from pipeline.partition import Keys
 from tests.fault.publish import Place, Publisher
 
 Raw = tuple[bytes, dict[bytes, bytes]]
+Ids = Mapping[int, bytes]
+"""The id under which Redis acknowledged a number."""
 
 
 @dataclass
 class Verdict:
-    """What a trial found; all but `inputs`, `late`, `dead` and `duplicates` must be 0 or empty."""
+    """What a trial found; `lost`, `doubled`, `reordered` and `problems` must be 0 or empty.
+
+    Attributes:
+        late: stragglers, marked as such.
+        repaired: came out under another id than Redis had given first, if any: they were sent
+            again, or kept through an outage, and came out of turn.
+    """
 
     inputs: int = 0
     lost: int = 0
@@ -28,6 +36,7 @@ class Verdict:
     late: int = 0
     dead: int = 0
     duplicates: int = 0
+    repaired: int = 0
     problems: list[str] = field(default_factory=list)
 
     @property
@@ -78,8 +87,10 @@ def examine(outputs: Outputs, publisher: Publisher, status: dict[str, Any]) -> V
     )
     buried = _buried(outputs)
     for place, sent in publisher.sent.items():
-        wanted = [number for number in range(1, sent + 1) if number not in buried[place]]
-        _examine_place(place, wanted, outputs, verdict)
+        numbers = range(publisher.first, publisher.first + sent)
+        wanted = [number for number in numbers if number not in buried[place]]
+        ids = dict(zip(numbers, publisher.ids[place], strict=False)) if publisher.repeated else {}
+        _examine_place(place, wanted, ids, outputs, verdict)
     for source, scores in outputs.scores.items():
         _examine_counts(source, scores, outputs.states[source], verdict)
     if any(outputs.left.values()):
@@ -100,27 +111,32 @@ def _buried(outputs: Outputs) -> dict[Place, set[int]]:
     return buried
 
 
-def _examine_place(place: Place, wanted: Sequence[int], outputs: Outputs, verdict: Verdict) -> None:
+def _examine_place(
+    place: Place, wanted: Sequence[int], ids: Ids, outputs: Outputs, verdict: Verdict
+) -> None:
     stream, source = place
     if stream == "events":
-        found, late = _event_numbers(outputs.scores[source], verdict), set[int]()
+        found, moved = _event_numbers(outputs.scores[source], ids, verdict)
+        verdict.repaired += len(moved)
     else:
         _examine_detections(place, wanted, outputs, verdict)
-        found, late = _frame_numbers(place, outputs)
-    verdict.late += len(late)
+        found, late, again = _frame_numbers(place, ids, outputs)
+        verdict.late += len(late)
+        verdict.repaired += len(again)
+        moved = late | again
     times = Counter(found)
     verdict.lost += len(set(wanted) - times.keys())
     verdict.doubled += sum(times.values()) - len(times)
-    in_turn = [number for number in found if number not in late]
+    in_turn = [number for number in found if number not in moved]
     descents = sum(b < a for a, b in pairwise(in_turn))
     verdict.reordered += descents
-    right = chain(number for number in wanted if number not in late)
+    right = chain(number for number in wanted if number not in moved)
     if chain(in_turn) != right and not (verdict.lost or verdict.doubled or descents):
         verdict.problems.append(f"{place}: the chain differs")
 
 
-def _event_numbers(scores: Sequence[Raw], verdict: Verdict) -> list[int]:
-    numbers: list[int] = []
+def _event_numbers(scores: Sequence[Raw], ids: Ids, verdict: Verdict) -> tuple[list[int], set[int]]:
+    numbers, again = list[int](), set[int]()
     for entry_id, fields in scores:
         if fields[b"kind"] != b"event":
             continue
@@ -128,7 +144,9 @@ def _event_numbers(scores: Sequence[Raw], verdict: Verdict) -> list[int]:
         if last - first + 1 != int(fields[b"inputs"]):
             verdict.problems.append(f"{entry_id!r}: {first} to {last} is not {fields[b'inputs']!r}")
         numbers += range(first, last + 1)
-    return numbers
+        if first == last and first in ids and ids[first] != fields[b"first"]:
+            again.add(first)
+    return numbers, again
 
 
 def _examine_detections(
@@ -150,14 +168,16 @@ def _examine_detections(
         verdict.problems.append(f"{place}: {doubled} detections doubled")
 
 
-def _frame_numbers(place: Place, outputs: Outputs) -> tuple[list[int], set[int]]:
+def _frame_numbers(
+    place: Place, ids: Ids, outputs: Outputs
+) -> tuple[list[int], set[int], set[int]]:
     stream, source = place
     number_of = {
         fields[b"frame"]: int(fields[b"seq"])
         for _, fields in outputs.detections[source]
         if fields[b"stream"].decode() == stream
     }
-    found, late = [], set[int]()
+    found, late, again = list[int](), set[int](), set[int]()
     for _, fields in outputs.scores[source]:
         if fields[b"kind"] != b"frame" or fields[b"first"] not in number_of:
             continue
@@ -165,7 +185,9 @@ def _frame_numbers(place: Place, outputs: Outputs) -> tuple[list[int], set[int]]
         found.append(number)
         if b"late" in fields:
             late.add(number)
-    return found, late
+        if number in ids and ids[number] != fields[b"first"]:
+            again.add(number)
+    return found, late, again
 
 
 def _examine_counts(

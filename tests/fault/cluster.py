@@ -2,19 +2,19 @@
 
 from __future__ import annotations
 
-import subprocess
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from redis.cluster import ClusterNode, RedisCluster
 from redis.exceptions import RedisError
 
-from tests.fault.rig import Server, free_port
+from tests.fault.rig import Server
 
 NODE_TIMEOUT_MS = 1500
 FORMED_S = 60.0
+SLOTS = 16384
 
 
 @dataclass
@@ -28,26 +28,44 @@ class Cluster:
     def start(self) -> None:
         """Start the nodes and make them a cluster."""
         for number in range(6):
-            port = free_port()
-            while port > 55_000:  # the bus is 10,000 above
-                port = free_port()
             options = ["--cluster-enabled", "yes", "--cluster-config-file", "nodes.conf"]
             options += ["--cluster-node-timeout", str(NODE_TIMEOUT_MS)]
             options += ["--repl-diskless-sync-delay", "0"]
-            self.nodes.append(Server(self.folder / str(number), self.program, options, port))
+            self.nodes.append(Server(self.folder / str(number), self.program, options))
             self.nodes[-1].start(wait=False)
         for node in self.nodes:
             node.wait()
-        places = [f"127.0.0.1:{node.port}" for node in self.nodes]
-        self.admin("create", *places, "--cluster-replicas", "1")
+        self._form()
         self.wait_until_whole()
 
-    def admin(self, *words: str) -> str:
-        """Run redis-cli --cluster."""
-        command = ["redis-cli", "--cluster", *words, "--cluster-yes"]
-        done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
-        assert done.returncode == 0, done.stdout + done.stderr
-        return done.stdout
+    def _form(self) -> None:
+        """Three primaries share the slots; then each gets a replica."""
+        primaries, replicas = self.nodes[:3], self.nodes[3:]
+        bounds = [0, SLOTS // 3, 2 * SLOTS // 3, SLOTS]
+        for number, node in enumerate(self.nodes):
+            self._ask(node, "SET-CONFIG-EPOCH", number + 1)
+        for node, low, high in zip(primaries, bounds, bounds[1:], strict=False):
+            self._ask(node, "ADDSLOTSRANGE", low, high - 1)
+        for node in self.nodes[1:]:
+            self._ask(node, "MEET", "127.0.0.1", self.nodes[0].port)
+        self._wait_for(lambda: all(self._knows_all(node) for node in self.nodes))
+        for primary, replica in zip(primaries, replicas, strict=True):
+            self._ask(replica, "REPLICATE", self._id(primary))
+
+    def _ask(self, node: Server, *words: str | int) -> str:
+        with node.client as client:
+            answer = client.execute_command("CLUSTER", *words)
+        return answer.decode() if isinstance(answer, bytes) else str(answer)
+
+    def _knows_all(self, node: Server) -> bool:
+        lines = self._ask(node, "NODES").splitlines()
+        return len(lines) == len(self.nodes) and not any("handshake" in line for line in lines)
+
+    def _wait_for(self, check: Callable[[], bool]) -> None:
+        deadline_s = time.monotonic() + FORMED_S
+        while not check():
+            assert time.monotonic() < deadline_s, "the cluster is not whole"
+            time.sleep(0.05)
 
     def stop(self) -> None:
         """End all nodes."""
@@ -127,16 +145,13 @@ class Cluster:
                 node.execute_command("CLUSTER SETSLOT", slot, "NODE", target_id)
 
     def _id(self, node: Server) -> str:
-        with node.client as client:
-            answer = client.execute_command("CLUSTER MYID")
-        return answer.decode() if isinstance(answer, bytes) else str(answer)
+        return self._ask(node, "MYID")
 
     def wait_until_whole(self, nodes: Sequence[Server] | None = None) -> None:
         """Wait until every living node sees all slots served and its replica in step."""
-        deadline_s = time.monotonic() + FORMED_S
-        while not all(self._is_whole(node) for node in nodes or self.nodes if node.process):
-            assert time.monotonic() < deadline_s, "the cluster is not whole"
-            time.sleep(0.05)
+        self._wait_for(
+            lambda: all(self._is_whole(node) for node in nodes or self.nodes if node.process)
+        )
 
     def _is_whole(self, node: Server) -> bool:
         with node.client as client:

@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import random
+import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from tests.fault.rig import Nursery, Server, executable
-from tests.fault.trial import Trial, client_of, note
+from tests.fault.cluster import Cluster
+from tests.fault.rig import Nursery, Server, executable, memory_folder
+from tests.fault.trial import Trial, note
+
+ON_BOTH = ("test_workers", "test_poison")
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -51,25 +55,62 @@ def nursery(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Nursery]:
 
 
 @pytest.fixture
-def server(tmp_path: Path, program: str) -> Iterator[Server]:
+def folder(tmp_path: Path) -> Iterator[Path]:
+    """Where servers keep their files."""
+    folder = memory_folder(tmp_path)
+    yield folder
+    if folder != tmp_path:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+@pytest.fixture
+def server(folder: Path, program: str) -> Iterator[Server]:
     """A Redis that may be killed."""
-    server = Server(tmp_path / "redis", program)
+    server = Server(folder / "redis", program)
     server.start()
     yield server
     server.kill()
 
 
 @pytest.fixture
-def trial(server: Server, nursery: Nursery, fault_seed: int) -> Iterator[Trial]:
-    """A deployment on that Redis."""
-    trial = Trial(server.url, nursery, fault_seed, lambda: client_of(server.port))
+def cluster(folder: Path, program: str) -> Iterator[Cluster]:
+    """A Redis Cluster whose nodes may be killed."""
+    cluster = Cluster(folder / "cluster", program)
+    cluster.start()
+    yield cluster
+    cluster.stop()
+
+
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    """What a Redis need not do anything for is tried on a Cluster, too: in the long form."""
+    name = metafunc.module.__name__.rpartition(".")[2]
+    if "place" in metafunc.fixturenames and name in ON_BOTH:
+        is_long = metafunc.config.getoption("--fault-long")
+        places = ["server", "cluster"] if is_long else ["server"]
+        metafunc.parametrize("place", places, indirect=True)
+
+
+@pytest.fixture
+def place(request: pytest.FixtureRequest) -> str:
+    """Name of the fixture that a trial runs on."""
+    return str(getattr(request, "param", "server"))
+
+
+@pytest.fixture
+def trial(
+    request: pytest.FixtureRequest, place: str, nursery: Nursery, fault_seed: int
+) -> Iterator[Trial]:
+    """A deployment on a Redis, or on a Cluster."""
+    where: Server | Cluster = request.getfixturevalue(place)
+    trial = Trial(where.url, nursery, fault_seed, where.connect)
     yield trial
     trial.end()
 
 
 @pytest.fixture
-def table(request: pytest.FixtureRequest) -> Callable[[str, dict[str, Any]], None]:
+def table(request: pytest.FixtureRequest, place: str) -> Callable[[str, dict[str, Any]], None]:
     """Notes a row of the table."""
     given = request.config.getoption("--fault-table")
     path = Path(given) if given else None
-    return lambda row, verdict: note(path, row, verdict)
+    prefix = "Cluster: " if place == "cluster" else ""
+    return lambda row, verdict: note(path, prefix + row, verdict)

@@ -1,6 +1,6 @@
 """A detect worker whose network is a function of the image's bytes: all else is the real one.
 
-An image is `F|number|command`; the command makes it a poison of some kind.
+An image is `F|number|command|` in the frame of a PNG; the command makes it a poison of some kind.
 """
 
 from __future__ import annotations
@@ -25,11 +25,13 @@ from workers.detect import _input_limits, _serve
 from workers.runner import Context, run_worker
 
 HUGE = 1 << 42
+PNG_HEAD = b"\x89PNG\r\n\x1a\n\0\0\0\rIHDR\0\0\0\x08\0\0\0\x08\x08\2\0\0\0\x4b\x6d\x29\xdc"
+PNG_TAIL = b"\0\0\0\0IEND\xaeB`\x82"
 
 
 def image_of(number: int, command: str = "") -> bytes:
     """Give a frame that says what it is."""
-    return f"F|{number}|{command}".encode()
+    return PNG_HEAD + f"F|{number}|{command}|".encode() + PNG_TAIL
 
 
 class Stub:
@@ -40,10 +42,10 @@ class Stub:
 
     def decode(self, data: bytes) -> Picture:
         """Read number and command."""
-        kind, _, rest = data.decode(errors="replace").partition("|")
-        number, _, command = rest.partition("|")
-        if kind != "F":
+        _, mark, rest = data.partition(b"F|")
+        if not mark:
             raise EntryError(Reason.UNDECODABLE, "not one of ours")
+        number, command = rest.decode(errors="replace").split("|")[:2]
         image = np.zeros((1, 1, 3), np.uint8)
         image[0, 0, 0] = COMMANDS.index(command.partition(":")[0])
         if command.startswith("slow:"):

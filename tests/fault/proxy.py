@@ -6,6 +6,7 @@ import contextlib
 import random
 import socket
 import threading
+import time
 from dataclasses import dataclass, field
 
 PIECE = 1 << 16
@@ -20,6 +21,7 @@ class Proxy:
         is_deaf: bytes of clients are swallowed.
         is_mute: bytes of the server are swallowed.
         refuses: connections are cut as soon as they come, and those that are there.
+        came_s: when each connection came, monotonic.
     """
 
     target: int
@@ -29,7 +31,7 @@ class Proxy:
     is_mute: bool = False
     refuses: bool = False
     losses: int = 0
-    connections: int = 0
+    came_s: list[float] = field(default_factory=list)
     port: int = field(init=False)
     _open: set[socket.socket] = field(default_factory=set)
     _frozen: set[socket.socket] = field(default_factory=set)
@@ -46,7 +48,7 @@ class Proxy:
                 client, _ = self._listener.accept()
             except OSError:
                 return
-            self.connections += 1
+            self.came_s.append(time.monotonic())
             if self.refuses:
                 client.close()
                 continue

@@ -2,42 +2,67 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
 import os
+import random
 import shutil
 import signal
 import socket
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Iterable, Sequence
+from contextlib import closing, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from redis import Redis
 from redis.exceptions import RedisError
 
+from pipeline.embedded import find_server
+
 START_S = 60.0
 
 
 def free_port() -> int:
-    """Give a loopback port that nobody has now."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
+    """Give a loopback port that nobody has now, nor the one 10,000 above it.
+
+    Both lie below those that the kernel hands out, so no connection takes them meanwhile.
+    """
+    dice = random.SystemRandom()
+    while True:
+        port = dice.randrange(10_000, 22_000)
+        with suppress(OSError), socket.socket() as first, socket.socket() as second:
+            first.bind(("127.0.0.1", port))
+            second.bind(("127.0.0.1", port + 10_000))
+            return port
 
 
 def executable(given: str | None) -> str:
-    """Give the server to test with."""
-    found = given or shutil.which("redis-server")
-    assert found is not None, "no redis-server on PATH"
-    return found
+    """Give the server to test with: the one on PATH, else the packaged one."""
+    return given or shutil.which("redis-server") or find_server()
+
+
+def memory_folder(otherwise: Path) -> Path:
+    """Give a new folder in memory, where fsync takes no time; a kill of Redis does not empty it."""
+    if not os.access("/dev/shm", os.W_OK):
+        return otherwise
+    return Path(tempfile.mkdtemp(prefix="percipio-fault-", dir="/dev/shm"))
+
+
+def client_of(port: int) -> Redis:
+    """Give a client that does not wait long."""
+    return Redis(port=port, protocol=2, socket_timeout=3, socket_connect_timeout=3)
 
 
 @dataclass
 class Server:
-    """One redis-server on a fixed port, with AOF, that outlives its own death."""
+    """One redis-server on a fixed port, with AOF, that outlives its own death.
+
+    What it has acknowledged is in the file: `everysec` would hold writes back while a slow disk
+    is busy, and whether they survive a kill would be chance.
+    """
 
     folder: Path
     program: str
@@ -51,6 +76,10 @@ class Server:
         """For PERCIPIO_REDIS_URL."""
         return f"redis://127.0.0.1:{self.port}/0"
 
+    def connect(self) -> Redis:
+        """A publisher's client, which does not wait long."""
+        return client_of(self.port)
+
     @property
     def client(self) -> Redis:
         """A new client."""
@@ -61,7 +90,7 @@ class Server:
         self.folder.mkdir(parents=True, exist_ok=True)
         command = [*self.wrapper, self.program, "--port", str(self.port), "--bind", "127.0.0.1"]
         command += ["--dir", str(self.folder), "--save", "", "--appendonly", "yes"]
-        command += ["--appendfsync", "everysec", "--maxmemory-policy", "noeviction", *self.options]
+        command += ["--appendfsync", "always", "--maxmemory-policy", "noeviction", *self.options]
         with open(self.folder / "redis.log", "ab") as log:
             self.process = subprocess.Popen(command, stdout=log, stderr=log)
         if wait:
@@ -70,7 +99,7 @@ class Server:
     def wait(self) -> None:
         """Wait until it answers."""
         deadline_s = time.monotonic() + START_S
-        with contextlib.closing(self.client) as client:
+        with closing(self.client) as client:
             while True:
                 try:
                     client.ping()
@@ -177,7 +206,7 @@ class Fleet:
 
     def kill(self, pid: int) -> None:
         """End a worker as kill -9 does."""
-        with contextlib.suppress(ProcessLookupError):
+        with suppress(ProcessLookupError):
             os.kill(pid, signal.SIGKILL)
             self.kills += 1
 
@@ -185,7 +214,7 @@ class Fleet:
         """SIGTERM and wait; gives exit codes."""
         chosen = list(self.alive if pids is None else pids)
         for pid in chosen:
-            with contextlib.suppress(ProcessLookupError):
+            with suppress(ProcessLookupError):
                 os.kill(pid, signal.SIGCONT)
                 os.kill(pid, signal.SIGTERM)
         deadline_s = time.monotonic() + timeout_s

@@ -12,14 +12,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from redis import Redis
-
 from pipeline.deployment import find_deployment
 from pipeline.errors import PercipioError
 from pipeline.ledger import read_status
 from pipeline.partition import Keys
 from tests.fault.checker import Outputs, Verdict, examine
-from tests.fault.publish import Load, Publisher
+from tests.fault.publish import Crowd, KeepingPublisher, Load, Publisher
 from tests.fault.rig import Fleet, Nursery
 
 PARTITIONS = 4
@@ -55,14 +53,28 @@ class Trial:
     publisher: Publisher | None = None
 
     def __post_init__(self) -> None:
+        self._first_log = self.nursery.count
         self.fleet = Fleet(self.nursery, SETTINGS | {"PERCIPIO_REDIS_URL": self.url})
         self.dice = random.Random(self.seed)
 
     def publish(self, load: Load) -> Publisher:
-        """Begin to publish."""
-        self.publisher = Publisher(self.connect, self.keys, load, self.seed)
-        self.publisher.start()
-        return self.publisher
+        """Begin to publish with plain XADD."""
+        return self._begin(Publisher(self.connect, self.keys, load, self.seed))
+
+    def publish_and_keep(self, load: Load) -> Publisher:
+        """Begin to publish through the SDK, which repairs what Redis loses."""
+        return self._begin(KeepingPublisher(self.url, self.keys, load, self.seed))
+
+    def gather(self, load: Load, url: str) -> Crowd:
+        """Begin to publish from a client of the SDK for each source."""
+        crowd = Crowd(url, self.keys, load, self.seed)
+        self._begin(crowd)
+        return crowd
+
+    def _begin(self, publisher: Publisher) -> Publisher:
+        self.publisher = publisher
+        publisher.start()
+        return publisher
 
     def status(self) -> dict[str, Any]:
         """What `percipio status --json` prints."""
@@ -75,7 +87,7 @@ class Trial:
     def is_quiet(self) -> bool:
         """Whether everything published has been done."""
         assert self.publisher is not None
-        if self.publisher.is_alive():
+        if not self.publisher.is_done:
             return False
         with suppress(PercipioError):
             status = self.status()
@@ -123,6 +135,11 @@ class Trial:
         assert verdict.dead == junk, verdict
         return verdict
 
+    def words(self) -> str:
+        """Give what this trial's workers have logged."""
+        logs = sorted(self.nursery.folder.glob("*.log"))[self._first_log :]
+        return "".join(log.read_text() for log in logs)
+
     def end(self) -> None:
         """Stop everything."""
         if self.publisher is not None:
@@ -138,8 +155,3 @@ def note(path: Path | None, row: str, verdict: dict[str, Any]) -> None:
     if path is not None:
         with open(path, "a") as out:
             out.write(line + "\n")
-
-
-def client_of(port: int) -> Redis:
-    """A publisher's client."""
-    return Redis(port=port, protocol=2, socket_timeout=3, socket_connect_timeout=3)
