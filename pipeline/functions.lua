@@ -285,10 +285,12 @@ local function detect_audit(keys, args)
 end
 
 -- Overload of live frames: delivers, drops, counts and trims in one step, so that lag stays exact.
--- keys: frames, ledger, sources. args: consumer, count, backlog, key base, ttl_s.
--- Beyond `backlog` undelivered entries the oldest are read together with the next `count`; of all
--- these the newest of each source are kept, sources in turn, and the rest is dropped.
--- Returns the kept ones shaped like a reply of XREADGROUP, and the number dropped.
+-- keys: frames, ledger, sources. args: consumer, count, backlog, key base, ttl_s, max_age_ms.
+-- Beyond `backlog` undelivered entries the oldest are read together with the next `count`, and so
+-- are those that are too old: these are dropped. Of the others the newest of each source are kept,
+-- sources in turn, and the rest is dropped.
+-- Returns the kept ones shaped like a reply of XREADGROUP, how many were dropped because there were
+-- too many and because they were too old, and the oldest id of all.
 local SHED_AT_ONCE = 64
 
 local function source_in(flat)
@@ -299,51 +301,64 @@ local function source_in(flat)
   end
 end
 
-local function newest_in_turn(entries, count)
-  local age, order = {}, {}
-  for i = #entries, 1, -1 do
+-- Marks the entries to keep; `first` is the first one that is not too old. Who comes first among
+-- the sources is drawn by lot: the newest would nearly always be of the one that sends most.
+local function newest_in_turn(entries, first, count, lot)
+  local age, order, lots = {}, {}, {}
+  for i = #entries, first, -1 do
     local source = source_in(entries[i][2]) or ''
     age[source] = (age[source] or 0) + 1
-    order[#order + 1] = {rank = age[source], i = i}
+    lots[source] = lots[source] or redis.sha1hex(source .. lot)
+    order[#order + 1] = {rank = age[source], lot = lots[source], i = i}
   end
   table.sort(order, function(a, b)
     if a.rank ~= b.rank then return a.rank < b.rank end
-    return a.i > b.i
+    return a.lot < b.lot
   end)
   local keep = {}
   for n = 1, math.min(count, #order) do keep[order[n].i] = true end
   return keep
 end
 
+local function forget_frame(keys, args, fields, at_ms, problem)
+  local source = source_in(fields)
+  if not source then return end
+  local named = {args[4] .. ':state:' .. source, args[4] .. ':memory:' .. source}
+  named.sources = keys[3]
+  touch(named, 1, source, at_ms, tonumber(args[5]), 'frames_dropped', problem)
+end
+
 local function shed(keys, args)
   local group = mended(keys[1], 0)
-  local excess = tonumber(group and group['lag'] or 0) - tonumber(args[3])
-  local count = tonumber(args[2])
-  local scan = count + math.max(0, math.min(excess, SHED_AT_ONCE))
+  if not group then return redis.error_reply('NOGROUP of ' .. keys[1]) end
+  local count, at_ms = tonumber(args[2]), now_ms()
+  local stale_id = whole(at_ms - tonumber(args[6]))
+  local stale = redis.call('XRANGE', keys[1], '(' .. group['last-delivered-id'], '(' .. stale_id .. '-0',
+    'COUNT', SHED_AT_ONCE)
+  local excess = tonumber(group['lag'] or 0) - tonumber(args[3])
+  local scan = count + math.min(math.max(excess, #stale, 0), SHED_AT_ONCE)
   local found = redis.call('XREADGROUP', 'GROUP', INPUT_GROUP, args[1], 'COUNT', scan,
     'STREAMS', keys[1], '>')
   if not found then return {} end
-  local entries, kept, dropped, at_ms = found[1][2], {}, {}, now_ms()
-  local keep = newest_in_turn(entries, count)
+  local entries, kept, dropped, first = found[1][2], {}, {}, 1
+  while entries[first] and text_less(split(entries[first][1]), stale_id) do first = first + 1 end
+  local keep = newest_in_turn(entries, first, count, entries[#entries][1])
   for i, entry in ipairs(entries) do
     if keep[i] then
       kept[#kept + 1] = entry
     else
       dropped[#dropped + 1] = entry[1]
-      local source = source_in(entry[2])
-      if source then
-        local named = {args[4] .. ':state:' .. source, args[4] .. ':memory:' .. source}
-        named.sources = keys[3]
-        touch(named, 1, source, at_ms, tonumber(args[5]), 'frames_dropped', 'overload: frame dropped')
-      end
+      forget_frame(keys, args, entry[2], at_ms,
+        i < first and 'frame dropped: too old' or 'overload: frame dropped')
     end
   end
   if #dropped > 0 then
     redis.call('XACK', keys[1], INPUT_GROUP, unpack(dropped))
-    redis.call('HINCRBY', keys[2], 'frames_dropped_overflow', #dropped)
+    redis.call('HINCRBY', keys[2], 'frames_dropped_age', first - 1)
+    redis.call('HINCRBY', keys[2], 'frames_dropped_overflow', #dropped - first + 1)
     finish_inputs(keys[1], keys[2], 'frames', dropped)
   end
-  return {{keys[1], kept, #dropped}}
+  return {{keys[1], kept, #dropped - first + 1, first - 1, entries[1][1]}}
 end
 
 -- keys: stream. args: consumer, idle_ms. Removes consumers that are long idle and own nothing.

@@ -20,6 +20,8 @@ from pipeline.partition import PartitionKeys
 from pipeline.stream import INPUT_GROUP, Argument, Raw, Store, pack_arguments, pairs
 
 STREAMS = ("frames", "recordings")
+AGEING = 0.75
+"""Live frames that wait for more than this share of their limit are a sign of overload."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,6 +87,7 @@ class InputLimits:
     Attributes:
         claim_idle_ms: an entry idle for longer belongs to nobody.
         backlog: undelivered live frames of a partition beyond which the oldest are shed.
+        max_age_ms: a live frame older than this when it is read is of no use.
         ttl_s: how long a source is remembered.
         last_ttl_s: how long the newest frame is kept; 0 keeps none.
         results_keep: newest results kept of a partition.
@@ -92,6 +95,7 @@ class InputLimits:
 
     claim_idle_ms: int = 30_000
     backlog: int = 256
+    max_age_ms: int = 1000
     ttl_s: int = 86_400
     last_ttl_s: int = 60
     results_keep: int = 100_000
@@ -118,12 +122,14 @@ class _Stream:
     """One stream as this worker sees it; `siblings` are all streams of its partition.
 
     The streams of a partition are polled together or watched together, by one connection.
+    `backlog` is how many live frames may wait: fewer, when those that were read were getting old.
     """
 
     partition: int
     name: str
     key: str
     siblings: list[_Stream]
+    backlog: int
     drained: bool = False
     lag: int = 0
     last_seen: bytes = b"0-0"
@@ -132,6 +138,13 @@ class _Stream:
     def is_polled(self) -> bool:
         """Whether something may wait in its partition."""
         return not all(stream.drained for stream in self.siblings)
+
+    def adapt(self, age_ms: int, limits: InputLimits, count: int) -> None:
+        """Let fewer frames wait when the oldest nears its limit, more while it is fresh."""
+        if age_ms > AGEING * limits.max_age_ms:
+            self.backlog = max(count, min(self.backlog, self.lag) * 3 // 4)
+        else:
+            self.backlog = min(limits.backlog, self.backlog + 1)
 
 
 @dataclass(slots=True)
@@ -151,7 +164,10 @@ class Inputs:
         self._partitions = []
         for partition in range(self.store.keys.partitions):
             keys, siblings = self.store.keys.of(partition), list[_Stream]()
-            siblings += [_Stream(partition, n, getattr(keys, n), siblings) for n in STREAMS]
+            backlog = self.limits.backlog
+            siblings += [
+                _Stream(partition, n, getattr(keys, n), siblings, backlog) for n in STREAMS
+            ]
             self._partitions.append(siblings)
         self._streams = [stream for siblings in self._partitions for stream in siblings]
         self._drained = [asyncio.Event() for _ in self._partitions]
@@ -161,7 +177,7 @@ class Inputs:
         entries: list[Entry] = []
         asked = 0
         while asked < len(self._streams) and (free := room - len(entries)) > 0:
-            ready = [s for s in self._in_turn() if s.is_polled][:free]
+            ready = self._next_in_turn(free)
             if not ready:
                 break
             asked += len(ready)
@@ -173,9 +189,17 @@ class Inputs:
                 raise
         return entries
 
-    def _in_turn(self) -> list[_Stream]:
-        self._turn = (self._turn + 1) % len(self._streams)
-        return self._streams[self._turn :] + self._streams[: self._turn]
+    def _next_in_turn(self, count: int) -> list[_Stream]:
+        """Give up to `count` streams that may have something, going on after the last ones."""
+        ready: list[_Stream] = []
+        for _ in range(len(self._streams)):
+            stream = self._streams[self._turn]
+            self._turn = (self._turn + 1) % len(self._streams)
+            if stream.is_polled:
+                ready.append(stream)
+            if len(ready) == count:
+                break
+        return ready
 
     async def _read_streams(self, streams: list[_Stream], count: int) -> list[Entry]:
         commands: list[Sequence[Argument]] = []
@@ -193,20 +217,21 @@ class Inputs:
             if isinstance(answer, Exception):
                 continue
             found = _rows(answer)
-            if answer and len(answer[0]) > 2:
-                metrics.DROPS.labels("detect", "overflow").inc(answer[0][2])
             is_known = not isinstance(now_ms, Exception)
             entries += _entries(stream, found, int(now_ms) if is_known else 0)
             self._note(stream, groups, len(found), count)
+            if stream.name == "frames" and answer and is_known:
+                oldest = _count_drops(answer[0]) or found[0][0]
+                stream.adapt(int(now_ms) - id_ms(oldest), self.limits, count)
         if failed is not None and not entries:
             raise failed
         return entries
 
     def _read_command(self, stream: _Stream, count: int) -> Sequence[Argument]:
-        if stream.name == "frames" and stream.lag > self.limits.backlog:
+        if stream.name == "frames" and stream.lag > stream.backlog:
             keys = self.store.keys.of(stream.partition)
             names = [keys.frames, keys.ledger, keys.sources]
-            limits = (self.limits.backlog, keys.base, self.limits.ttl_s)
+            limits = (stream.backlog, keys.base, self.limits.ttl_s, self.limits.max_age_ms)
             return self.store.command("shed", names, self.consumer, count, *limits)
         head = ("XREADGROUP", "GROUP", INPUT_GROUP, self.consumer)
         return (*head, "COUNT", count, "STREAMS", stream.key, ">")
@@ -311,6 +336,16 @@ def _rows(answer: Any) -> list[Raw]:
     if found and isinstance(found[0], list):
         return [(entry_id, flat_map(flat)) for entry_id, flat in found]
     return list(found)
+
+
+def _count_drops(answer: Any) -> bytes | None:
+    """Count what `shed` dropped; gives the oldest id that it saw, None for a plain read."""
+    if len(answer) < 5:
+        return None
+    for reason, count in (("overflow", answer[2]), ("age", answer[3])):
+        metrics.DROPS.labels("detect", reason).inc(count)
+    oldest: bytes = answer[4]
+    return oldest
 
 
 def flat_map(flat: Sequence[bytes]) -> dict[bytes, bytes]:

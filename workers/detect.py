@@ -124,6 +124,7 @@ def _input_limits(settings: Settings) -> InputLimits:
     return InputLimits(
         claim_idle_ms=settings.detect.claim_idle_ms,
         backlog=streams.frames_backlog,
+        max_age_ms=streams.frame_max_age_ms,
         ttl_s=streams.state_ttl_s,
         last_ttl_s=LAST_FRAME_S,
         results_keep=streams.results_keep,

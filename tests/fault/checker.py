@@ -78,6 +78,11 @@ class Outputs:
         for source in {*self.detections, *self.scores}:
             self.states[source] = client.hgetall(keys.of_source(source).state(source))
 
+    def queued_ms(self) -> list[float]:
+        """How long each detected frame had waited for the network."""
+        rows = [fields for found in self.detections.values() for _, fields in found]
+        return [msgpack.unpackb(fields[b"data"])["timing"]["queued_ms"] for fields in rows]
+
 
 def examine(outputs: Outputs, publisher: Publisher, status: dict[str, Any]) -> Verdict:
     """Compare everything with what was published."""

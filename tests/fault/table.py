@@ -12,7 +12,7 @@ from typing import Any
 
 BEGIN, END = "<!-- table: begin -->", "<!-- table: end -->"
 COUNTS = ("inputs", "lost", "doubled", "reordered", "late", "dead")
-HIDDEN = (*COUNTS, "row", "problems", "recovery_s")
+HIDDEN = (*COUNTS, "row", "problems", "recovery_s", "repaired")
 
 
 def line_of(row: dict[str, Any]) -> str:

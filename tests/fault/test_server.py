@@ -144,7 +144,7 @@ def test_a_deleted_stream_is_sent_again(
     trial.wait_until(lambda: publisher.repeated)
     recovery_s = trial.wait_until_quiet()
     verdict = trial.judge()
-    facts = {"sent_again": publisher.repeated, "recovery_s": round(recovery_s, 1)}
+    facts = trial.repair() | {"recovery_s": round(recovery_s, 1)}
     table(f"stream deleted, publisher keeps: {stream}", verdict.as_row() | facts)
     assert verdict.is_clean, verdict
 
@@ -162,7 +162,8 @@ def test_everything_is_flushed(trial: Trial, server: Server, table: Table) -> No
     trial.wait_until(lambda: len(trial.owners()) == PARTITIONS and all(trial.owners()))
     anew_s = round(time.monotonic() - flushed_s, 1)
     trial.wait_until(lambda: publisher.repeated)
-    _finish(trial, table, "FLUSHALL", sent_again=publisher.repeated, deployment_anew_s=anew_s)
+    trial.wait_until_quiet(90)
+    _finish(trial, table, "FLUSHALL", **trial.repair(), deployment_anew_s=anew_s)
     words = trial.words()
     assert "deployment_gone" in words
     assert sum(words.count(w) for w in ("dependency_down", "commit_delayed")) < 50

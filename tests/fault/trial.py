@@ -135,6 +135,14 @@ class Trial:
         assert verdict.dead == junk, verdict
         return verdict
 
+    def repair(self) -> dict[str, int]:
+        """Give what the publisher sent again, and how much of it Redis had lost."""
+        assert self.publisher is not None
+        ledger = self.status()["ledger"]
+        known = ledger["events_dropped_duplicate"] + ledger["frames_dropped_duplicate"]
+        again = self.publisher.repeated
+        return {"sent_again": again, "of_that_lost": max(0, again - known)}
+
     def words(self) -> str:
         """Give what this trial's workers have logged."""
         logs = sorted(self.nursery.folder.glob("*.log"))[self._first_log :]
