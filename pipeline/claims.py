@@ -11,8 +11,8 @@ from itertools import islice
 from time import monotonic
 from typing import Any
 
+from pipeline.entries import STREAMS, Entry, by_stream, flat_map, id_ms
 from pipeline.errors import DependencyError
-from pipeline.inputs import STREAMS, Entry, by_stream, flat_map, id_ms
 from pipeline.stream import Argument, Store
 
 SWEEP = 256

@@ -13,8 +13,9 @@ from pipeline import metrics
 from pipeline.batch import Batcher, CloseReason
 from pipeline.claims import Claims
 from pipeline.consumer import sleep_unless
+from pipeline.entries import Entry, Outcome, Verdict
 from pipeline.errors import DependencyError
-from pipeline.inputs import Entry, Inputs, Outcome, Verdict
+from pipeline.inputs import Inputs
 from pipeline.log import get_logger
 from pipeline.records import Picture
 from pipeline.reuse import Look

@@ -14,8 +14,8 @@ import numpy as np
 from pipeline import metrics
 from pipeline.answers import Answer
 from pipeline.detect_feed import Batch, Decoded, DetectLimits, Prepared, Turn
+from pipeline.entries import Entry, Outcome, Verdict
 from pipeline.errors import EntryError, Reason
-from pipeline.inputs import Entry, Outcome, Verdict
 from pipeline.log import get_logger
 from pipeline.records import Detections, Image, Picture
 from pipeline.reuse import Reuse

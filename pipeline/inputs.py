@@ -7,110 +7,28 @@ from __future__ import annotations
 
 import asyncio
 import random
-from collections import defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
-from enum import StrEnum
 from time import monotonic
 from typing import Any
 
 from pipeline import metrics
+from pipeline.entries import (
+    STREAMS,
+    Entry,
+    InputLimits,
+    Outcome,
+    by_stream,
+    flat_map,
+    id_ms,
+    pack_outcome,
+)
 from pipeline.errors import DependencyError
 from pipeline.partition import PartitionKeys
 from pipeline.stream import INPUT_GROUP, Argument, Raw, Store, pack_arguments, pairs
 
-STREAMS = ("frames", "recordings")
 AGEING = 0.75
 """Live frames that wait for more than this share of their limit are a sign of overload."""
-
-
-@dataclass(frozen=True, slots=True)
-class Entry:
-    """One delivered entry.
-
-    Attributes:
-        partition: number of the partition it was read from.
-        stream: `frames` or `recordings`.
-        entry_id: its id.
-        fields: as published.
-        deliveries: how often Redis has delivered it, this time included.
-        age_ms: Redis's clock at the read minus the entry id.
-        read_s: when it was read, monotonic.
-    """
-
-    partition: int
-    stream: str
-    entry_id: bytes
-    fields: dict[bytes, bytes]
-    deliveries: int
-    age_ms: int
-    read_s: float
-
-
-class Verdict(StrEnum):
-    """What becomes of an input entry; the words that the commit function knows."""
-
-    DETECTED = "detected"
-    CACHED = "cached"
-    AGE = "age"
-    OVERFLOW = "overflow"
-    DEAD = "dead"
-
-
-@dataclass(slots=True)
-class Outcome:
-    """What the commit writes for one entry.
-
-    Attributes:
-        fields: of the detections or dead-letter entry; empty for a drop.
-        source: None when the entry names no valid source.
-        jpeg: newest frame to keep for viewers, or None.
-        problem: text for the state's `last_problem`.
-        flag: what the commit said of it, empty before.
-    """
-
-    entry: Entry
-    verdict: Verdict
-    source: str | None = None
-    producer: str | None = None
-    seq: int | None = None
-    fields: Sequence[Argument] = ()
-    jpeg: bytes | None = None
-    problem: str | None = None
-    flag: str = ""
-
-
-@dataclass(frozen=True, slots=True)
-class InputLimits:
-    """The bounds that reading and committing inputs keep.
-
-    Attributes:
-        claim_idle_ms: an entry idle for longer belongs to nobody.
-        backlog: undelivered live frames of a partition beyond which the oldest are shed.
-        max_age_ms: a live frame older than this when it is read is of no use.
-        ttl_s: how long a source is remembered.
-        last_ttl_s: how long the newest frame is kept; 0 keeps none.
-        results_keep: newest results kept of a partition.
-    """
-
-    claim_idle_ms: int = 30_000
-    backlog: int = 256
-    max_age_ms: int = 1000
-    ttl_s: int = 86_400
-    last_ttl_s: int = 60
-    results_keep: int = 100_000
-    dead_entries: int = 10_000
-    dead_bytes: int = 256 * 2**20
-
-    def for_commit(self) -> dict[str, int]:
-        """Give the limits that the functions need."""
-        return {
-            "ttl_s": self.ttl_s,
-            "last_ttl_s": max(1, self.last_ttl_s),
-            "results_keep": self.results_keep,
-            "dead_entries": self.dead_entries,
-            "dead_bytes": self.dead_bytes,
-        }
 
 
 class PausedError(DependencyError):
@@ -317,7 +235,7 @@ class Inputs:
 
     async def _commit_stream(self, keys: PartitionKeys, name: str, outcomes: list[Outcome]) -> None:
         names = [getattr(keys, name), keys.detections, keys.dead, keys.ledger, keys.sources]
-        items = [_item(outcome, names, keys) for outcome in outcomes]
+        items = [pack_outcome(outcome, names, keys) for outcome in outcomes]
         batch = {"stream": name, "limits": self.limits.for_commit(), "items": items}
         answer = await self.store.call("detect_commit", names, pack_arguments(batch))
         if answer[0] == b"PAUSED":
@@ -348,45 +266,9 @@ def _count_drops(answer: Any) -> bytes | None:
     return oldest
 
 
-def flat_map(flat: Sequence[bytes]) -> dict[bytes, bytes]:
-    """Give the fields of an entry as they come from a function."""
-    return dict(zip(flat[::2], flat[1::2], strict=True))
-
-
 def _entries(stream: _Stream, found: list[Raw], now_ms: int) -> list[Entry]:
     read_s = monotonic()
     return [
         Entry(stream.partition, stream.name, raw[0], raw[1], 1, now_ms - id_ms(raw[0]), read_s)
         for raw in found
     ]
-
-
-def id_ms(entry_id: bytes) -> int:
-    """Give the time part of an entry id, Unix ms."""
-    return int(entry_id.partition(b"-")[0])
-
-
-def by_stream(entries: Iterable[Entry]) -> dict[tuple[int, str], list[Entry]]:
-    """Group entries by partition and stream."""
-    groups: dict[tuple[int, str], list[Entry]] = defaultdict(list)
-    for entry in entries:
-        groups[entry.partition, entry.stream].append(entry)
-    return groups
-
-
-def _item(outcome: Outcome, names: list[str], keys: PartitionKeys) -> dict[str, object]:
-    """Give an outcome as the function wants it; appends the keys of its source to `names`."""
-    item: dict[str, object] = {
-        "id": outcome.entry.entry_id,
-        "outcome": outcome.verdict.value,
-        "fields": list(outcome.fields),
-    }
-    source = outcome.source
-    if source is not None:
-        item["source"], item["k"] = source, len(names) + 1
-        names += [keys.state(source), keys.memory(source), keys.last(source)]
-        names.append(keys.seen(source, outcome.producer or ""))
-    for name in ("seq", "jpeg", "problem"):
-        if (value := getattr(outcome, name)) is not None:
-            item[name] = value
-    return item

@@ -7,8 +7,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from pipeline.entries import InputLimits
 from pipeline.errors import DependencyError, FencedError
-from pipeline.inputs import InputLimits
 from pipeline.partition import PartitionKeys
 from pipeline.stream import Argument, Raw, Store, pack_arguments, pairs
 

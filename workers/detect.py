@@ -12,9 +12,10 @@ from pipeline.consumer import consume
 from pipeline.detect_feed import DetectFeed, DetectLimits
 from pipeline.detect_stage import DetectWork, Network
 from pipeline.detector import DetectorOptions, YoloDetector, load_detector
+from pipeline.entries import InputLimits
 from pipeline.gauges import watch_lag
 from pipeline.image import encode_jpeg
-from pipeline.inputs import InputLimits, Inputs
+from pipeline.inputs import Inputs
 from pipeline.log import get_logger
 from pipeline.metrics import watch_gpu
 from pipeline.partition import Keys

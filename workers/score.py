@@ -7,8 +7,8 @@ import asyncio
 import secrets
 from concurrent.futures import ThreadPoolExecutor
 
+from pipeline.entries import InputLimits
 from pipeline.gauges import watch_lag
-from pipeline.inputs import InputLimits
 from pipeline.log import get_logger
 from pipeline.ownership import OwnedPartition, Ownership
 from pipeline.partition import Keys

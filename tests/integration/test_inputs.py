@@ -8,8 +8,9 @@ from typing import Any
 import pytest
 
 from pipeline.claims import Claims
+from pipeline.entries import Entry, InputLimits, Outcome, Verdict
 from pipeline.errors import SettingsError
-from pipeline.inputs import Entry, InputLimits, Inputs, Outcome, PausedError, Verdict
+from pipeline.inputs import Inputs, PausedError
 from pipeline.ledger import differences, read_status
 from pipeline.partition import Keys
 from pipeline.stream import Store

@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 
+from pipeline.entries import InputLimits
 from pipeline.errors import FencedError
-from pipeline.inputs import InputLimits
 from pipeline.ledger import read_status
 from pipeline.ownership import Cursor, OwnedPartition, Ownership, ScoreCommit
 from pipeline.partition import Keys

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from pipeline import Client
-from pipeline.inputs import InputLimits
+from pipeline.entries import InputLimits
 from pipeline.kept import _copied
 from pipeline.ledger import read_status
 from pipeline.ownership import Cursor, Ownership, ScoreCommit

@@ -15,8 +15,9 @@ from pipeline.answer_store import AnswerStore
 from pipeline.answers import AnswerMemory
 from pipeline.detect_feed import DetectFeed, DetectLimits
 from pipeline.detect_stage import DetectWork, Network
+from pipeline.entries import InputLimits
 from pipeline.image import decode, encode_jpeg
-from pipeline.inputs import InputLimits, Inputs
+from pipeline.inputs import Inputs
 from pipeline.ledger import differences, read_status
 from pipeline.partition import Keys
 from pipeline.records import Detections, Image, Picture
