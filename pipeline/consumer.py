@@ -75,11 +75,7 @@ async def consume(feed: Feed[B, R], work: Work[B, R], stop: asyncio.Event, healt
     backoff = Backoff()
     while not stop.is_set():
         try:
-            batch = await feed.next_batch(stop)
-            if batch is not None:
-                with health.working():
-                    result = await work.handle(batch)
-                await _commit(feed, result, stop, health)
+            await _process(feed, work, stop, health)
         except DependencyError as error:
             get_logger().warning("dependency_down", error=str(error))
             health.away(str(error))
@@ -87,6 +83,15 @@ async def consume(feed: Feed[B, R], work: Work[B, R], stop: asyncio.Event, healt
         else:
             backoff.reset()
             health.progress()
+
+
+async def _process(feed: Feed[B, R], work: Work[B, R], stop: asyncio.Event, health: Health) -> None:
+    """Do one batch; a function of its own, so that a committed batch's frames are freed at once."""
+    batch = await feed.next_batch(stop)
+    if batch is not None:
+        with health.working():
+            result = await work.handle(batch)
+        await _commit(feed, result, stop, health)
 
 
 async def _commit(feed: Feed[B, R], result: R, stop: asyncio.Event, health: Health) -> None:
