@@ -23,10 +23,10 @@ from pipeline.api.reads import SOURCE
 from pipeline.errors import EntryError, Reason
 from pipeline.records import Detections
 from pipeline.results import KINDS, Result, read_entry
-from pipeline.score_entries import EVENT, FRAME, TICK, Outcome, Scored, score_fields, state_fields
+from pipeline.score_entries import EVENT, FRAME, TICK, Scored, describe, score_fields
 from pipeline.wire import Envelope, FrameEntry
 from pipeline.wire_results import dead_fields, detection_fields, read_result
-from tests.unit.test_scorer import event, fields_of, frame, scorer_of
+from tests.unit.test_scorer import event, fields_of, frame, score, scorer_of
 
 DOCUMENT: dict[str, Any] = yaml.safe_load(
     (Path(__file__).parents[2] / "docs/asyncapi.yaml").read_text()
@@ -70,7 +70,7 @@ def detections_entries() -> list[dict[bytes, bytes]]:
 @pytest.fixture(scope="module")
 def score_data() -> tuple[Entry, list[Entry]]:
     """What the engine and the tracker say of a frame: score part of `data`, and tracks."""
-    rows = fields_of(scorer_of().score([event(0), frame(10), frame(60)], 1_700_000_000_100))
+    rows = fields_of(score(scorer_of(), event(0), frame(10), frame(60)))
     data = rows[-1]["data"]
     tracks = data.pop("tracks")
     del data["latency_ms"]
@@ -80,20 +80,21 @@ def score_data() -> tuple[Entry, list[Entry]]:
 @pytest.fixture(scope="module")
 def score_entries(score_data: tuple[Entry, list[Entry]]) -> list[dict[bytes, bytes]]:
     data, tracks = score_data
+    shown = describe(0.5, "active", 1700000000000, data)
 
-    def one(kind: str, head: Envelope | None, **more: Any) -> Scored:
-        phases = more.pop("phases", ("active", "active"))
-        outcome = Outcome(0.5, 1, phases, lambda: dict(data))
-        entry_id = b"" if kind == TICK else BARE.entry_id
-        return Scored(kind, "cam-1", entry_id, 1700000000000, 3, outcome, head, **more)
+    def one(kind: str, was: str = "active", **more: Any) -> Scored:
+        inputs, entry_id = (0, b"") if kind == TICK else (1, BARE.entry_id)
+        at = (inputs, 3, entry_id, entry_id, 1700000000000)
+        return Scored(kind, "cam-1", *at, was, shown, **more)
 
+    numbers = ("run-1", 7, 7)
     made = (
-        one(EVENT, BARE),
-        one(EVENT, FULL, phases=("awakening", "active"), is_late=True),
-        one(FRAME, FULL, tracks=tracks),
-        one(TICK, None, phases=("active", "awakening")),
+        one(EVENT),
+        one(EVENT, "awakening", is_late=True, numbers=numbers, echo=FULL),
+        one(FRAME, tracks=tracks, numbers=numbers),
+        one(TICK, "awakening"),
     )
-    return [as_entry(score_fields([each], 1700000000100)) for each in made]
+    return [as_entry(score_fields(each, 1700000000100)) for each in made]
 
 
 def dead_entries() -> list[dict[bytes, bytes]]:
@@ -214,9 +215,9 @@ def test_answers_have_the_fields_of_the_streams(score_entries: list[dict[bytes, 
 def test_a_state_has_the_fields_that_are_written(score_data: tuple[Entry, list[Entry]]) -> None:
     """The names of the facts are those of CONTRACT 4, and a scorer's."""
     components = dict.fromkeys(score_data[0]["components"], 0.5)
-    flat, _ = state_fields(0.5, "active", score_data[0] | {"components": components}, [])
-    facts = "source level_ts ts updated_ms seq frames events tracks late frames_dropped dead"
-    named = {str(name) for name in flat[::2]} | {*facts.split(), "last_problem", "model"}
+    shown = describe(0.5, "active", 1700000000000, score_data[0] | {"components": components})
+    facts = "v source ts updated_ms seq frames events tracks late frames_dropped dead"
+    named = {str(name) for name in shown.state[::2]} | {*facts.split(), "last_problem", "model"}
 
     assert set(result_schemas.State.model_fields) == named
 
