@@ -6,6 +6,7 @@ import asyncio
 import random
 from typing import Protocol, TypeVar
 
+from pipeline import metrics
 from pipeline.errors import DependencyError
 from pipeline.health import Health
 from pipeline.log import get_logger
@@ -78,6 +79,7 @@ async def consume(feed: Feed[B, R], work: Work[B, R], stop: asyncio.Event, healt
             await _process(feed, work, stop, health)
         except DependencyError as error:
             get_logger().warning("dependency_down", error=str(error))
+            metrics.FAILURES.labels("redis").inc()
             health.away(str(error))
             await backoff.pause(stop)
         else:
@@ -104,5 +106,6 @@ async def _commit(feed: Feed[B, R], result: R, stop: asyncio.Event, health: Heal
             if stop.is_set():
                 raise
             get_logger().warning("commit_delayed", error=str(error))
+            metrics.FAILURES.labels("redis").inc()
             health.away(str(error))
             await backoff.pause(stop)

@@ -54,9 +54,9 @@ RENEWED = Counter("percipio_renewed_entries", "Entries kept while their batch is
 FENCED = Counter("percipio_fenced_commits", "Commits refused: another owns them now.", ["stage"])
 
 FAILURES = Counter(
-    "percipio_dependency_failures", "Calls that failed because something is away.", ["dependency"]
+    "percipio_dependency_failures", "Turns that failed: something is away.", ["dependency"]
 )
-"""dependency: redis, model, camera."""
+"""dependency: redis; counted by the loops of the workers and the API's watch, once a try."""
 
 BATCHES = Counter("percipio_batches", "Batches, by what closed them.", ["stage", "closed_by"])
 """closed_by: full, deadline, drained."""

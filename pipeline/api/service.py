@@ -131,6 +131,7 @@ async def _watch(service: Service) -> None:
                 await service.publishing.synchronize()
                 last_s = loop.time()
         except DependencyError as error:
+            metrics.FAILURES.labels("redis").inc()
             service.health.unready("Redis is away")
             log.warning("redis_away", error=str(error))
         else:
