@@ -55,10 +55,13 @@ async def read_metrics(request: Request) -> Response:
     return Response(body, 200, {"content-type": content_type})
 
 
+_DOCUMENT = {"type": "object", "example": {"openapi": "3.1.0"}}
+
+
 @router.get(
     "/openapi.json",
     responses={
-        200: {"description": "OpenAPI", "content": {JSON: {"schema": {"type": "object"}}}},
+        200: {"description": "OpenAPI", "content": {JSON: {"schema": _DOCUMENT}}},
         **declare(304),
     },
     openapi_extra=WITH_KEY,

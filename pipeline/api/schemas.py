@@ -141,7 +141,11 @@ class PartitionRow(Shape):
     """One partition."""
 
     partition: str = Field(examples=["p005"])
-    streams: dict[str, StreamRow]
+    streams: dict[str, StreamRow] = Field(
+        examples=[
+            {"frames": {"length": 2, "lag": 1, "pending": 1, "consumers": 2, "oldest_ms": 12}}
+        ]
+    )
     ledger: dict[str, int] = Field(examples=[{"frames_in": 10, "frames_detected": 10}])
     difference: dict[str, int] = Field(examples=[{"frames": 0, "events": 0, "detections": 0}])
     owner: str | None = Field(description="The score worker.", examples=["score-host-1"])

@@ -15,7 +15,7 @@ from pipeline.api.access import Keys as KeyFile
 from pipeline.api.access import check_exposure
 from pipeline.api.app import make_app
 from pipeline.api.guard import GuardedRoute
-from pipeline.api.keys import hash_key, read_grants
+from pipeline.api.keys import Role, find_caller, hash_key, read_grants
 from pipeline.errors import SettingsError
 from pipeline.settings import ApiSettings
 from tests.api.conftest import Api, Serve, bearer
@@ -86,6 +86,33 @@ def test_a_pattern_covers_what_it_says(source: str, pattern: str) -> None:
     assert grant.covers("read", source) == (re.fullmatch(by_hand, source) is not None)
     assert not grant.covers("publish", source)
     assert not grant.covers("admin", source)
+
+
+GRANTS = st.lists(
+    st.tuples(st.integers(0, 2), st.sampled_from(ROLES), st.sampled_from(PATTERNS)), max_size=8
+)
+
+
+@settings(max_examples=300, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(given_to=GRANTS, role=st.sampled_from(ROLES), source=st.sampled_from((None, *SOURCES)))
+def test_a_key_may_what_one_of_its_lines_says(
+    given_to: list[tuple[int, str, str]], role: Role, source: str | None
+) -> None:
+    """Lines of other keys, their order and their number change nothing."""
+    text = "".join(f"{hash_key(str(key))} {r} {pattern}\n" for key, r, pattern in given_to)
+    grants = read_grants(text, "test")
+
+    for key in range(3):
+        mine = [(r, pattern) for owner, r, pattern in given_to if owner == key]
+        caller = find_caller(grants, hash_key(str(key)))
+        if not mine:
+            assert caller is None
+            continue
+        assert caller is not None
+        assert caller.may(role, source) == any(allowed(role, *line, source) for line in mine)
+        sees_all = any(r in (role, "admin") and pattern == "*" for r, pattern in mine)
+        assert caller.sees_all(role) == sees_all
+    assert find_caller(grants, hash_key("another")) is None
 
 
 async def test_lists_and_feeds_show_only_what_the_pattern_allows(serve: Serve) -> None:

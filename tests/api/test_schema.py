@@ -9,10 +9,12 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import jsonschema
 import pytest
 
 from pipeline.api.app import make_app
 from pipeline.api.problems import MEDIA_TYPE
+from pipeline.api.reference import example_of
 from tests.conftest import Worker
 
 OPENAPI = make_app().openapi()
@@ -62,6 +64,23 @@ def test_a_call_is_described_in_full(name: str, call: dict[str, Any]) -> None:
     for content in call.get("requestBody", {}).get("content", {}).values():
         is_binary = content["schema"].get("format") == "binary"
         assert is_binary or "example" in content or "example" in content["schema"], name
+
+
+@pytest.mark.parametrize(("name", "call"), CALLS, ids=[name for name, _ in CALLS])
+def test_examples_are_what_they_are_examples_of(name: str, call: dict[str, Any]) -> None:
+    """Every JSON that is answered or taken has an example that its own schema accepts."""
+    schemas = OPENAPI["components"]["schemas"]
+    bodies = [*call["responses"].values(), call.get("requestBody", {})]
+    for content_type, content in (pair for each in bodies for pair in _contents(each)):
+        if not content_type.endswith("json"):
+            continue
+        example = content.get("example") or example_of(content["schema"], schemas)
+        whole = {"components": OPENAPI["components"], "allOf": [content["schema"]]}
+        jsonschema.Draft202012Validator(whole).validate(example)
+
+
+def _contents(described: dict[str, Any]) -> Iterator[tuple[str, dict[str, Any]]]:
+    yield from described.get("content", {}).items()
 
 
 def _fuzz(worker: Worker, folder: Path, examples: int) -> subprocess.CompletedProcess[str]:
