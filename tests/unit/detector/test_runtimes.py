@@ -16,6 +16,7 @@ from pipeline import checkpoint
 from pipeline.checkpoint import load_network
 from pipeline.errors import DependencyError, SettingsError
 from pipeline.exports import export_name, onnx_of
+from pipeline.heads import Thresholds, read_output
 from pipeline.runtimes import (
     ModelSpec,
     Runtime,
@@ -307,3 +308,29 @@ def test_fp16_is_refused_where_it_would_be_fp32(tiny: Path, model_dir: Path) -> 
     for name in ("torch", "onnx"):
         with pytest.raises(SettingsError, match="PERCIPIO_PRECISION=fp16"):
             _opener(name)(spec)
+
+
+@pytest.mark.parametrize("kind", ["crowded", "empty", "mixed"])
+def test_what_a_gpu_sends_to_the_host_holds_every_object(kind: str) -> None:
+    """The strongest anchors give the very detections that all of them give."""
+    torch = pytest.importorskip("torch")
+    from pipeline.runtime_torch import strongest
+
+    rng = np.random.default_rng(9)
+    output = rng.uniform(0, 0.001, (3, 4 + 5, 700)).astype(np.float32)
+    output[:, :4] = rng.uniform(10, 300, (3, 4, 700))
+    if kind != "empty":
+        strong = rng.uniform(0, 1, (3, 5, 700)) ** 4
+        strong[2 if kind == "mixed" else 3 :] = 0.0005
+        output[:, 4:] = np.where(rng.uniform(size=(3, 1, 700)) < 0.4, strong, output[:, 4:])
+        output[:, 4, 100:110] = output[:, 4, 100:101]  # equals keep their order
+    fewer = strongest(torch.from_numpy(output)).numpy()
+
+    assert fewer.shape[2] < 400
+    for every_label in (False, True):
+        thresholds = Thresholds(0.001, 0.7, every_label=every_label)
+        expected, found = (list(read_output(x, 3, 5, thresholds)) for x in (output, fewer))
+        for one, other in zip(expected, found, strict=True):
+            np.testing.assert_array_equal(one.xyxy, other.xyxy)
+            np.testing.assert_array_equal(one.confidence, other.confidence)
+            np.testing.assert_array_equal(one.class_id, other.class_id)
