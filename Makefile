@@ -44,11 +44,11 @@ bench: $(STAMP) ## measure what README prints
 
 fault: $(STAMP) ## kill, cut and fill things for an hour, write docs/delivery.md's table
 	rm -f .fault.jsonl
-	$(BIN)/python -m pytest -m fault -p no:randomly -s --fault-long --fault-table .fault.jsonl tests/fault $(ARGS)
+	$(BIN)/python -m pytest -m fault -p no:randomly --fault-long --fault-table .fault.jsonl tests/fault $(ARGS)
 	$(BIN)/python -m tests.fault.table .fault.jsonl docs/delivery.md
 
 fault-short: $(STAMP) ## the same in under 10 minutes, as CI runs it
-	$(BIN)/python -m pytest -m fault tests/fault $(ARGS)
+	$(BIN)/python -m pytest -m fault --numprocesses auto --maxprocesses 4 tests/fault $(ARGS)
 
 $(STAMP): $(INPUTS)
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' \

@@ -27,6 +27,8 @@ from pipeline.errors import DependencyError
 from pipeline.partition import PartitionKeys
 from pipeline.stream import INPUT_GROUP, Argument, Raw, Store, pack_arguments, pairs
 
+UNKNOWN = 1 << 40
+"""Redis cannot tell a lag where entries among those it has delivered were removed; `shed` can."""
 AGEING = 0.75
 """Live frames that wait for more than this share of their limit are a sign of overload."""
 
@@ -174,8 +176,8 @@ class Inputs:
             group = pairs(row)
             if group["name"] == INPUT_GROUP.encode():
                 stream.last_seen = group["last-delivered-id"]
-                stream.lag = int(group["lag"] or 0)
-                stream.drained = found < count and not stream.lag
+                stream.lag = UNKNOWN if group["lag"] is None else int(group["lag"])
+                stream.drained = found < count and not group["lag"]
         if not stream.is_polled:
             self._drained[stream.partition].set()
 

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import os
+import random
 import subprocess
 import sys
 import time
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 from pathlib import Path
-from typing import Protocol, TextIO
+from typing import Any, Protocol, TextIO
 
 import pytest
 from redis.asyncio import Redis
@@ -37,6 +38,25 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--fault-seed", type=int, help="repeat a run of the fault tests")
     parser.addoption("--fault-long", action="store_true", help="their long form: an hour or more")
     parser.addoption("--fault-table", metavar="PATH", help="append a line of JSON for each row")
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Choose the seed of the fault tests once, for all processes of a run."""
+    if config.option.fault_seed is None:
+        given: dict[str, Any] = getattr(config, "workerinput", {})
+        config.option.fault_seed = given.get("fault_seed", random.SystemRandom().randrange(10**6))
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_configure_node(node: Any) -> None:
+    """Hand the seed to a process of pytest-xdist."""
+    node.workerinput["fault_seed"] = node.config.option.fault_seed
+
+
+def pytest_report_header(config: pytest.Config) -> str | None:
+    """Say the seed, so that it can be given again."""
+    is_fault = "fault" in config.option.markexpr.replace("not fault", "")
+    return f"--fault-seed {config.option.fault_seed}" if is_fault else None
 
 
 @pytest.fixture(autouse=True)

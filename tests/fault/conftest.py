@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import random
 import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -27,10 +26,8 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 @pytest.fixture(scope="session")
 def fault_seed(request: pytest.FixtureRequest) -> int:
-    """The seed of this run; printed, so that it can be given again."""
-    given = request.config.getoption("--fault-seed")
-    seed: int = random.SystemRandom().randrange(10**6) if given is None else given
-    print(f"--fault-seed {seed}")
+    """The seed of this run; the report's head says it."""
+    seed: int = request.config.option.fault_seed
     return seed
 
 

@@ -28,11 +28,14 @@ def line_of(row: dict[str, Any]) -> str:
 
 
 def main(results: Path, page: Path) -> None:
-    """Replace the table; the newest line of a row counts."""
+    """Replace the table, rows in order of their names; the newest line of a row counts."""
     rows = {row["row"]: row for row in map(json.loads, results.read_text().splitlines())}
     head = ["fault", *COUNTS, "recovery", "beside"]
     lines = ["| " + " | ".join(head) + " |", "|" + "---|" * len(head)]
-    lines += [line_of(row) for row in rows.values()]
+    order = sorted(
+        rows.values(), key=lambda row: (row["row"].startswith("Cluster"), row["row"].lower())
+    )
+    lines += [line_of(row) for row in order]
     before, rest = page.read_text().split(BEGIN)
     after = rest.split(END)[1]
     page.write_text(before + BEGIN + "\n" + "\n".join(lines) + "\n" + END + after)
