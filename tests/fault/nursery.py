@@ -8,9 +8,11 @@ one line out for each: the process id, or the wait status of all that have ended
 
 from __future__ import annotations
 
+import ctypes
 import faulthandler
 import json
 import os
+import signal
 import sys
 from typing import Any
 
@@ -19,6 +21,7 @@ from tests.fault import fake_detect, hooks
 from workers import score
 from workers.runner import run_worker
 
+PR_SET_PDEATHSIG = 1
 MAINS = {"detect": fake_detect.main, "score": score.main}
 
 
@@ -27,6 +30,7 @@ def _spawn(order: dict[str, Any]) -> int:
     if pid:
         return pid
     os.setsid()
+    ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)  # workers end with a run cut short
     os.environ.update(order["environ"])
     log = os.open(order["log"], os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
     null = os.open(os.devnull, os.O_RDONLY)
