@@ -197,6 +197,8 @@ class _Seen:
             given = dict(headers)
             is_page = given.get(b"content-type", b"").startswith(b"text/html")
             added = _PAGE_HEADERS if is_page else DATA_HEADERS
+            if self.status == 304:  # it updates what was kept, and has no type to tell a page by
+                added = []
             headers += [each for each in added if each[0] not in given]
         elif kind == "http.response.body":
             self.is_open = message.get("more_body", False)

@@ -8,6 +8,8 @@ import { status } from "./status.js";
 
 const PLACES = [["#/", "Sources", "grid"], ["#/pipeline", "Pipeline", "flow"], ["#/dead", "Dead letters", "dead"]];
 const THEMES = { auto: "auto", light: "sun", dark: "moon" };
+const LONG_MS = 15_000;
+const WAITING = { frames: "The oldest frame has waited for", events: "The oldest event has waited for" };
 const SAYS = { connecting: "Connecting", live: "Live", lost: "Disconnected" };
 
 /** Fill the top bar and the banner; `leave` signs out. */
@@ -33,7 +35,7 @@ export function chrome(leave) {
     const dead = status.now?.partitions.reduce((sum, part) => sum + part.dead, 0) ?? 0;
     badge.hidden = !dead;
     setText(badge, count(dead));
-    tellLost(banner);
+    tell(banner);
   };
   link.addEventListener("change", update);
   status.addEventListener("change", update);
@@ -53,9 +55,10 @@ export function chrome(leave) {
   };
 }
 
-function tellLost(banner) {
+function tell(banner) {
   const isLost = link.state === "lost";
-  if (!isLost) {
+  const notices = isLost ? [link.why] : noticesOf(status.now);
+  if (!notices.length) {
     if (banner.firstChild) banner.replaceChildren();
     return;
   }
@@ -64,8 +67,25 @@ function tellLost(banner) {
     banner.append(h("div", { class: "banner" }, icon("dead"), h("p", {}, h("strong"), h("span")), retry));
   }
   const [strong, rest] = banner.querySelector("p").children;
-  setText(strong, link.why);
-  setText(rest, ` What you see is what was known ${span(Math.max(1000, Date.now() - link.sinceMs))} ago. Trying again.`);
+  setAttribute(banner.firstChild, "data-tone", isLost ? "bad" : "warn");
+  setText(strong, notices.join(" "));
+  const ageMs = Math.max(1000, Date.now() - link.sinceMs);
+  setText(rest, isLost ? ` What you see is what was known ${span(ageMs)} ago. Trying again.` : "");
+  banner.querySelector("button").hidden = !isLost;
+}
+
+/** What an operator should do something about, in words. */
+function noticesOf(now) {
+  if (!now) return [];
+  const found = [];
+  const lonely = now.partitions.filter((part) => !part.owner).length;
+  if (lonely) found.push(`${count(lonely)} of ${count(now.partitions.length)} partitions have no score worker: nothing of them is scored.`);
+  if (!now.workers.detect.length) found.push("No detect worker has come yet: frames wait.");
+  for (const [name, says] of Object.entries(WAITING)) {
+    const oldestMs = Math.max(0, ...now.partitions.map((part) => part.streams[name].oldest_ms));
+    if (oldestMs > LONG_MS) found.push(`${says} ${span(oldestMs)}.`);
+  }
+  return found;
 }
 
 function themeButton() {

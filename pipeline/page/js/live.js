@@ -10,6 +10,7 @@ const AGAIN_MS = 2000;
 let wanted = [];
 let stream = null;
 let timer = 0;
+let isBroken = false;
 
 /** Follow these sources from now on. */
 export function follow(names) {
@@ -43,8 +44,12 @@ function open() {
   hear("scores", (result) => model.score(result));
   hear("detections", (result) => model.detection(result));
   hear("gap", (gap) => link.miss(gap?.missed ?? 0));
-  mine.onopen = () => model.reopened();
+  mine.onopen = () => {
+    if (isBroken) model.reopened();
+    isBroken = false;
+  };
   mine.onerror = () => {
+    isBroken = true;
     // what broke, the next poll finds out; a stream that was refused does not come back by itself
     if (mine !== stream || mine.readyState !== EventSource.CLOSED) return;
     stream = null;

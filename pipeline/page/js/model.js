@@ -2,6 +2,7 @@
 
 import { get, ofSource } from "./api.js";
 import { idMs } from "./format.js";
+import { link } from "./link.js";
 
 export const PHASES = ["dormant", "awakening", "active", "focused", "emergent"];
 export const COMPONENTS = ["arousal", "differentiation", "integration", "workspace", "novelty"];
@@ -112,16 +113,15 @@ class Model extends EventTarget {
     }
   }
 
-  /** The stream is open anew: what came meanwhile is in the past that the API keeps. */
+  /** The stream broke and is open anew: what came meanwhile is in the past that the API keeps. */
   reopened() {
     for (const source of this.sources.values()) source.hasPast = false;
-    this.dispatchEvent(new Event("reopened"));
   }
 
-  /** Have the last minutes of a source, once. */
+  /** Have the last minutes of a source, once; there are none before its first score. */
   async loadPast(name) {
     const source = this.source(name);
-    if (source.hasPast) return;
+    if (source.hasPast || source.level === null || link.state === "lost") return;
     source.hasPast = true;
     try {
       const past = await get(ofSource(name, "history"));

@@ -14,11 +14,11 @@ export function phaseBadge() {
 
 /** A panel with a heading. */
 export function panel(title, props, ...children) {
-  const { note, wide, ...rest } = props ?? {};
+  const { note, ...rest } = props ?? {};
   const id = `panel-${title.toLowerCase().replace(/[^a-z]+/g, "-")}`;
   return h(
     "section",
-    { class: `panel${wide ? " wide" : ""}`, "aria-labelledby": id, ...rest },
+    { class: "panel", "aria-labelledby": id, ...rest },
     h("header", {}, h("h2", { id }, title), note ?? null),
     ...children,
   );

@@ -10,6 +10,7 @@ const AT_ONCE = 3;
 const LOOK_MS = 40;
 const STILL_MS = 3000;
 const NONE_MS = 8000;
+const KEPT_MS = 60_000; // so long Redis has the newest frame of a source
 
 const shown = new Set();
 let fetching = 0;
@@ -54,7 +55,9 @@ export class Picture {
 
   /** When it should be fetched next, ms of `performance.now`. */
   get dueMs() {
-    const isOld = model.source(this.source).drawn !== this.#drawn;
+    const source = model.source(this.source);
+    if (source.lastSeenMs && link.now() - source.lastSeenMs > KEPT_MS) return Infinity;
+    const isOld = source.drawn !== this.#drawn;
     return isOld ? this.#nextMs : this.#dueMs;
   }
 

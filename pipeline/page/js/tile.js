@@ -31,6 +31,7 @@ export function tile(source) {
     h("div", { class: "foot" }, h("strong", { title: name }, name), number, line, things),
   );
   let frameMs = null;
+  let isSeen = false;
   const picture = new Picture(image, name, LEAST_MS, (atMs) => {
     frameMs = atMs;
     image.hidden = atMs === null;
@@ -38,21 +39,22 @@ export function tile(source) {
 
   node.name = name;
   node.see = (isInSight) => {
+    isSeen = isInSight;
     if (!isInSight) return picture.hide();
-    if (model.source(name).frames || model.source(name).detection) picture.show();
-    model.loadPast(name).catch(() => undefined); // the link tells that the API is away
     return node.update();
   };
   node.close = () => picture.close();
   node.update = () => {
     const now = model.source(name);
+    if (!isSeen) return;
     if (now.frames || now.detection) picture.show();
+    model.loadPast(name).catch(() => undefined); // the link tells that the API is away
     badge.update(now.phase);
     setText(number, level(now.level));
     const quietMs = link.now() - now.lastSeenMs;
     setText(age, frameMs ? ago(link.now() - frameMs) : ago(quietMs));
     setAttribute(node, "data-quiet", quietMs > QUIET_MS);
-    setText(none.lastElementChild, now.frames ? "no picture within the last minute" : "events only");
+    setText(none.lastElementChild, now.frames || now.detection ? "no picture within the last minute" : "events only");
     none.hidden = !image.hidden;
     setAttribute(large, "class", `spark large${image.hidden ? "" : " unseen"}`);
     const levels = recent(now.rows);
@@ -60,7 +62,6 @@ export function tile(source) {
     if (image.hidden) large.update(levels, 1);
     setAttribute(node, "data-phase", now.phase ?? "none");
     setText(things, sayThings(now));
-    setAttribute(node, "aria-label", `${name}: level ${level(now.level)}, ${now.phase ?? "no score yet"}, ${sayThings(now)}`);
   };
   return node;
 }

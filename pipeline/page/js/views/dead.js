@@ -16,7 +16,7 @@ export function deadLetters() {
   const told = h("p", { class: "told", role: "status" });
   const reasons = h("select", { "aria-label": "Reason", onchange: () => draw() }, h("option", { value: "" }, "every reason"));
   const { node: list, body } = table("Dead letters", [
-    { label: "When" }, { label: "Source" }, { label: "Reason" }, { label: "What was wrong" }, { label: "Tries", number: true }, { label: "" },
+    { label: "When" }, { label: "Source" }, { label: "Reason" }, { label: "What was wrong" }, { label: "Tries", number: true }, { label: "Replay" },
   ]);
   const empty = h("div");
   const node = h(

@@ -19,14 +19,18 @@ export function pipeline() {
     h("div", { class: "head" }, h("h1", {}, "Pipeline")),
     h(
       "div",
-      { class: "panels" },
-      panel("Throughput", { wide: true }, flow.node),
-      panel("Ledger", { wide: true, note: sums.note }, sums.node),
-      panel("Freshness", {}, fresh.node),
-      panel("Workers", {}, crew.node),
-      panel("Streams", {}, flows.node),
-      panel("Partitions and owners", {}, owned.node),
-      panel("Served from memory", {}, hits.node),
+      { class: "detail" },
+      panel("Throughput", {}, flow.node),
+      panel("Ledger", { note: sums.note }, sums.node),
+      h(
+        "div",
+        { class: "columns" },
+        panel("Freshness", {}, fresh.node),
+        panel("Streams", {}, flows.node),
+        panel("Workers", {}, crew.node),
+        panel("Partitions and owners", {}, owned.node),
+        panel("Served from memory", {}, hits.node),
+      ),
     ),
   );
   const draw = () => {
@@ -68,7 +72,7 @@ function rates() {
 
 function freshness() {
   const { node, body } = table("Time from an input to its result", [
-    { label: "" }, { label: "p50", number: true }, { label: "p95", number: true }, { label: "p99", number: true },
+    { label: "Result" }, { label: "p50", number: true }, { label: "p95", number: true }, { label: "p99", number: true },
   ]);
   const kinds = [["detections", "Frame to detection"], ["scores", "Input to score"]];
   return {
@@ -109,7 +113,7 @@ function streams() {
 }
 
 function workers() {
-  const { node, body } = table("Workers", [{ label: "Worker" }, { label: "Does" }, { label: "Has", number: true }, { label: "Last sign", number: true }]);
+  const { node, body } = table("Workers that are known", [{ label: "Worker" }, { label: "Does" }, { label: "Has", number: true }, { label: "Last sign", number: true }]);
   const none = h("p", { class: "problem" }, "No worker is known: nothing is being processed.");
   return {
     node: h("div", {}, none, node),
@@ -187,18 +191,26 @@ function ledger() {
   };
 }
 
+const READS = { state: "States", results: "Results", frame: "Pictures", replay: "After a break", session: "Sessions" };
+
 function cache() {
   const list = h("dl", { class: "parts" });
   const rest = h("p", { class: "help" });
   return {
     node: h("div", {}, list, rest),
     update(now) {
-      const rows = Object.entries(now.api.lookups).map(([name, each]) => ({ name, hit: each.hit ?? 0, all: (each.hit ?? 0) + (each.miss ?? 0) })).filter((row) => row.all);
       const frames = now.ledger.frames_detected + now.ledger.frames_cached;
-      if (frames) rows.unshift({ name: "frames seen before", hit: now.ledger.frames_cached, all: frames });
-      keyed(list, rows, (row) => row.name, (row) => h("div", { class: "part" }, h("dt", {}, row.name), h("dd", {}, bar("level"), h("b"))), (made, row) => {
+      const rows = [
+        { name: "Frames seen before", hit: now.ledger.frames_cached, all: frames },
+        ...Object.entries(READS).map(([what, name]) => {
+          const { hit = 0, miss = 0 } = now.api.lookups[what] ?? {};
+          return { name, hit, all: hit + miss };
+        }),
+      ].filter((row) => row.all);
+      keyed(list, rows, (row) => row.name, (row) => h("div", { class: "part" }, h("dt", {}, row.name), h("dd", {}, bar("level"), h("b"), h("span", { class: "dim" }))), (made, row) => {
         made.querySelector(".bar").update(row.hit / row.all);
         setText(made.querySelector("b"), percent(row.hit / row.all));
+        setText(made.querySelector("dd > span:last-child"), `of ${count(row.all)}`);
       });
       setText(rest, `This API process holds ${bytes(now.api.held.bytes)} of ${count(now.api.held.sources)} sources; ${count(now.api.live)} live connections.`);
     },

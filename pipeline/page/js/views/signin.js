@@ -46,6 +46,7 @@ export function signIn(enter) {
       { class: "panel", onsubmit: submit },
       h("div", { class: "door-mark" }, icon("key")),
       h("h1", {}, "Sign in to percipio"),
+      h("input", { type: "text", name: "username", autocomplete: "username", value: "percipio", hidden: true }), // for password managers
       h("label", { for: "key" }, "Key"),
       key,
       problem,

@@ -29,15 +29,27 @@ export function sourceView(name) {
   const body = h(
     "div",
     { class: "detail" },
-    h("div", { class: "stage" }, stage.node),
-    panel("Now", {}, h("div", { class: "now" }, h("div", { class: "dial" }, number, badge), shares.node)),
-    panel("Level over time", { wide: true, note: chart.spans }, chart.node),
-    panel("Objects and tracks", {}, things.node),
-    panel("Channels", { note: groups.note }, groups.node),
-    panel("Inputs", {}, flow.node),
-    panel("From frame to result", {}, times.node),
-    panel("Transitions", {}, changes.node),
-    panel("About", {}, about.node),
+    h(
+      "div",
+      { class: "hero" },
+      h("div", { class: "stage" }, stage.node),
+      h(
+        "div",
+        { class: "side" },
+        panel("Now", {}, h("div", { class: "now" }, h("div", { class: "dial" }, number, badge), shares.node)),
+        panel("Objects and tracks", {}, things.node),
+      ),
+    ),
+    panel("Level over time", { note: chart.spans }, chart.node),
+    h(
+      "div",
+      { class: "columns" },
+      panel("Channels", { note: groups.note }, groups.node),
+      panel("Inputs", {}, flow.node),
+      panel("From frame to result", {}, times.node),
+      panel("Transitions", {}, changes.node),
+      panel("About", {}, about.node),
+    ),
   );
   const gone = h("div");
   const node = h(
@@ -76,14 +88,13 @@ export function sourceView(name) {
     setText(number, level(source.level ?? state.level));
     setText(seen, source.lastSeenMs ? `seen ${ago(link.now() - source.lastSeenMs)}` : "");
     setText(speed, sayRates(source));
+    loadPast();
     stage.update(source);
     chart.update(source);
     for (const each of parts) each.update(source, state);
   }
 
-  model.addEventListener("reopened", loadPast);
   follow([name]);
-  loadPast();
   loadState();
   const drawing = setInterval(draw, DRAW_MS);
   requestAnimationFrame(draw);
@@ -94,7 +105,6 @@ export function sourceView(name) {
       isOpen = false;
       clearTimeout(timer);
       clearInterval(drawing);
-      model.removeEventListener("reopened", loadPast);
       stage.close();
       chart.close();
       flow.close();
@@ -125,7 +135,7 @@ function picture(name) {
     node,
     update(source) {
       setText(none.lastElementChild, source.frames ? "no picture within the last minute" : "this source sends events only");
-      const oldMs = frameMs ? link.now() - frameMs : null;
+      const oldMs = frameMs ? Math.max(0, link.now() - frameMs) : null;
       setText(age, oldMs === null ? "" : oldMs < 10_000 ? `${(oldMs / 1000).toFixed(1)} s old` : ago(oldMs));
       setAttribute(age, "data-tone", oldMs > 10_000 ? "warn" : null);
     },

@@ -7,6 +7,7 @@ import { link } from "../link.js";
 import { COMPONENTS, PHASES } from "../model.js";
 
 const SPANS = { "1 min": 60, "3 min": 180, "10 min": 600 };
+const LEAST_S = 30;
 let chosen = "3 min";
 
 /** Make the chart and the buttons that choose its span. */
@@ -16,10 +17,10 @@ export function levelChart(name) {
     label: `Level of ${name} over time, its components, phases and transitions`,
     height: 260,
     range: () => [0, 1],
-    span_s: () => SPANS[chosen],
+    span_s: () => spanOf(source.rows),
     series: [
       { label: "level", colour: "--level", fill: "--level-fill", width: 2.2, swatch: "level", format: (value) => level(value) },
-      ...COMPONENTS.map((each) => ({ label: each, colour: `--${each}`, width: 1.2, swatch: each, off: true, format: (value) => level(value, 2) })),
+      ...COMPONENTS.map((each) => ({ label: each, colour: `--${each}`, width: 1, swatch: each, format: (value) => level(value, 2) })),
     ],
     bands: () => bands(source.rows),
     marks: () => source.transitions.map((each) => [each.ts / 1000, `--phase-${each.transition.split(">")[1]}`]),
@@ -54,6 +55,12 @@ export function levelChart(name) {
     },
     close: () => chart.close(),
   };
+}
+
+/** What is chosen, or as much of it as there is. */
+function spanOf(rows) {
+  const known = rows.length ? link.now() / 1000 - rows[0].at : 0;
+  return Math.max(LEAST_S, Math.min(SPANS[chosen], known));
 }
 
 /** A column a second; one without a score is a gap, and the axis goes on in silence. */

@@ -149,10 +149,11 @@ export function stages() {
 
 /** Frames and events a second. */
 export function inputs() {
+  let flowS = FLOW_S;
   const chart = new TimeChart({
     label: "Frames and events a second",
     height: 150,
-    span_s: () => FLOW_S,
+    span_s: () => flowS,
     series: [
       { label: "frames/s", colour: "--level", swatch: "level", format: rate },
       { label: "events/s", colour: "--novelty", swatch: "novelty", format: rate },
@@ -164,6 +165,7 @@ export function inputs() {
       const end = Math.floor(link.now() / 1000) - 1; // the running second is not full yet
       const bySecond = new Map(source.rows.map((row) => [row.at, row]));
       const first = source.rows[0]?.at ?? end;
+      flowS = Math.max(30, Math.min(FLOW_S, end - first));
       const data = [[], [], []];
       for (let at = Math.max(end - FLOW_S, first); at <= end; at += 1) {
         data[0].push(at);
