@@ -152,8 +152,8 @@ def deployment(name: str, environ: dict[str, str], *, score: bool = False) -> It
         names = ("detect", "score") if score else ("detect",)
         workers = []
         for worker in names:
-            command = [sys.executable, "-m", f"workers.{worker}"]
-            workers.append(subprocess.Popen(command, env=base | environ))
+            command = [sys.executable, "-m", "workers.leash", f"workers.{worker}"]
+            workers.append(subprocess.Popen(command, env=base | environ, stdin=subprocess.PIPE))
             stack.callback(_end, workers[-1])
         deadline_s = time.monotonic() + PATIENCE_S
         while not _is_ready(client, score=score):
@@ -164,7 +164,8 @@ def deployment(name: str, environ: dict[str, str], *, score: bool = False) -> It
 
 
 def _end(process: subprocess.Popen[bytes]) -> None:
-    process.terminate()
+    assert process.stdin is not None
+    process.stdin.close()
     process.wait()
 
 
