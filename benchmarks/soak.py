@@ -2,8 +2,8 @@
 
     python -m benchmarks.soak [--minutes 20] [--warm-up 4] [--sources 24] [--json FILE]
 
-Redis (embedded, AOF on), two detect workers and two score workers share the machine (`--workers`
-adds others; the API fills its memory of results for about 15 minutes before it is at its bound).
+Redis (embedded, AOF on), two detect workers, two score workers and the API share the machine; the
+API fills its memory of results for about 15 minutes before it is at its bound, so its line rises.
 Every source lives for 10 to 60 s under a name of its own, sends frames as a camera would and
 events, and never comes back; what is remembered of it expires after 60 s. Bounds that take hours
 to fill by default (results kept, caches) are set so that they fill while it warms up. Memory is

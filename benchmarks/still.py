@@ -160,7 +160,7 @@ def gated(clip: Clip, threshold: float) -> list[Detections | None]:
     gate = StillGate(threshold, LONGEST_RUN)
     taken: list[Detections | None] = []
     for number, frame in enumerate(clip):
-        answer = gate.recall("s", frame.thumbnail, 0.0)
+        answer = gate.recall("s", frame.thumbnail, (1, 1), 0.0)
         if answer is None:
             gate.note("s", frame.thumbnail, Answer(frame.found, 1, 1, 0.0), (number, 0), 0.0)
         taken.append(None if answer is None else answer.detections)

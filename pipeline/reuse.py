@@ -13,7 +13,7 @@ from time import monotonic
 from pipeline import metrics
 from pipeline.answer_store import AnswerStore
 from pipeline.answers import Answer, AnswerMemory
-from pipeline.image import thumbnail
+from pipeline.image import probe, thumbnail
 from pipeline.log import get_logger
 from pipeline.still import StillGate, Thumbnail
 from pipeline.wire import FrameEntry, id_key
@@ -83,8 +83,10 @@ class Reuse:
             look.digest = salted.digest()[:_DIGEST_BYTES]
             self.look_again(look)
         if look.answer is None and self._gate is not None:
+            info = probe(frame.image)
             look.thumbnail = thumbnail(frame.image)
-            look.answer = self._gate.recall(look.source, look.thumbnail, monotonic())
+            size_wh = (info.width, info.height)
+            look.answer = self._gate.recall(look.source, look.thumbnail, size_wh, monotonic())
             if look.answer is not None:
                 _count_hit(look.answer, "still")
         return look

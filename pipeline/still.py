@@ -75,14 +75,23 @@ class StillGate:
     def __len__(self) -> int:
         return len(self._references)
 
-    def recall(self, source: str, thumbnail: Thumbnail, now_s: float) -> Answer | None:
-        """Give the answer that a frame may take, and count it; None when it is to be detected."""
+    def recall(
+        self, source: str, thumbnail: Thumbnail, size_wh: tuple[int, int], now_s: float
+    ) -> Answer | None:
+        """Give the answer that a frame may take, and count it; None when it is to be detected.
+
+        Args:
+            source: whose frame it is.
+            thumbnail: of the frame.
+            size_wh: of the full frame, pixels: boxes of another size are of no use.
+            now_s: monotonic.
+        """
         with self._lock:
             last = self._references.get(source)
             if last is None or now_s - last.detected_s > MAX_AGE_S:
                 return None
             self._references.move_to_end(source)
-            if last.run >= self._longest_run:
+            if last.run >= self._longest_run or size_wh != (last.answer.width, last.answer.height):
                 return None
             if difference(last.thumbnail, thumbnail) >= self._threshold:
                 return None

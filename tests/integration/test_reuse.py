@@ -261,6 +261,18 @@ async def test_a_still_camera_asks_the_network_once_a_run(bench: Bench) -> None:
     assert terms["frames_cached"] == cached(still).count(True)
 
 
+async def test_a_camera_that_changes_its_size_is_detected(bench: Bench) -> None:
+    """Thumbnails of both sizes are equal, boxes would not be."""
+    reuse = Reuse("id", None, None, StillGate(8, 20))
+    await bench.publish(encode_jpeg(np.full((360, 640, 3), 90, np.uint8)))
+    await bench.work(reuse)
+    await bench.publish(encode_jpeg(np.full((720, 1280, 3), 90, np.uint8)))
+
+    (found,) = await bench.work(reuse)
+
+    assert (found["cached"], found["width"]) == (False, 1280)
+
+
 async def test_a_picture_that_does_not_decode_dies_at_the_gate_too(bench: Bench) -> None:
     await bench.publish(picture(1)[:-2], b"no picture", picture(2))
 
