@@ -1,10 +1,12 @@
 """Events through Redis: stream in, score, state and ledger out, by one score worker.
 
-    python -m benchmarks.events [--events 200000] [--sources 1000] [--json]
+    python -m benchmarks.events [--events 200000] [--sources 1000] [--workers 1] [--json]
 
-Redis (embedded, AOF on), the worker and this generator share the machine's cores. Three rows:
+Redis (embedded, AOF on), the workers and this generator share the machine's cores. Three rows:
 a backlog over many sources; a backlog in which every source of a batch has one input; and events
-offered at a constant rate, for the latency from XADD to score entry.
+offered at a constant rate, for the latency from XADD to score entry. Most inputs only add to an
+open bin: beside inputs a second stand evaluations a second, and beside the time to the score entry
+the time to the first entry whose level includes the input.
 """
 
 from __future__ import annotations
@@ -12,6 +14,7 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import socket
 import subprocess
 import sys
 import time
@@ -19,6 +22,8 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
+from urllib.request import urlopen
+from zlib import crc32
 
 import msgpack
 import numpy as np
@@ -27,11 +32,15 @@ from redis import Redis
 
 from pipeline.embedded import EmbeddedRedis
 from pipeline.partition import Keys
+from pipeline.scoring.parameters import Parameters
+from pipeline.scoring.state import golden_phase
 
 KEYS = Keys()
 CHANNELS = 4
 PIPELINE = 1000
 PATIENCE_S = 300.0
+QUANTILES = (50, 95, 99)
+Percentiles = tuple[float, ...]
 
 
 @dataclass(slots=True)
@@ -45,7 +54,8 @@ class Row:
     redis_cpu_s: float
     score_entries: int
     evaluations: int
-    latency_ms: tuple[float, float, float] | None = None
+    entry_ms: Percentiles | None = None
+    level_ms: Percentiles | None = None
 
     def as_json(self) -> dict[str, Any]:
         """Give it with what follows from it."""
@@ -58,8 +68,9 @@ class Row:
             "score_entries": self.score_entries,
             "evaluations_per_s": round(self.evaluations / self.seconds),
         }
-        if self.latency_ms is not None:
-            row |= dict(zip(("p50_ms", "p95_ms", "p99_ms"), self.latency_ms, strict=True))
+        for name, found in (("entry", self.entry_ms), ("level", self.level_ms)):
+            if found is not None:
+                row |= {f"{name}_p{q}_ms": ms for q, ms in zip(QUANTILES, found, strict=True)}
         return row
 
 
@@ -111,22 +122,72 @@ def count_entries(client: Redis) -> int:
     )
 
 
+@dataclass(slots=True)
+class Workers:
+    """Score workers, as their operating system and their metrics see them."""
+
+    processes: list[psutil.Process]
+    ports: list[int]
+
+    def suspend(self) -> None:
+        """Stop them where they are."""
+        for process in self.processes:
+            process.suspend()
+
+    def resume(self) -> None:
+        """Let them go on."""
+        for process in self.processes:
+            process.resume()
+
+    def cpu_s(self) -> float:
+        """Give the CPU seconds they have used."""
+        return sum(cpu_s(process) for process in self.processes)
+
+    def evaluations(self) -> int:
+        """Give how many windows they have evaluated."""
+        total = 0.0
+        for port in self.ports:
+            with urlopen(f"http://127.0.0.1:{port}/metrics") as answer:
+                for line in answer.read().decode().splitlines():
+                    if line.startswith("percipio_evaluations_total "):
+                        total += float(line.split()[1])
+        return int(total)
+
+
 @contextmanager
-def score_worker(url: str, client: Redis) -> Iterator[psutil.Process]:
-    """Run a score worker that owns every partition."""
-    environ = os.environ | {"PERCIPIO_REDIS_URL": url, "PERCIPIO_LOG_LEVEL": "warning"}
-    process = subprocess.Popen([sys.executable, "-m", "workers.score"], env=environ)
+def score_workers(url: str, client: Redis, count: int) -> Iterator[Workers]:
+    """Run score workers that own all partitions between them."""
+    started: list[subprocess.Popen[bytes]] = []
+    ports = [free_port() for _ in range(count)]
+    for port in ports:
+        environ = os.environ | {"PERCIPIO_REDIS_URL": url, "PERCIPIO_LOG_LEVEL": "warning"}
+        environ["PERCIPIO_METRICS_PORT"] = str(port)
+        started.append(subprocess.Popen([sys.executable, "-m", "workers.score"], env=environ))
     try:
-        while (
-            sum(client.hget(KEYS.of(n).owner, "owner") not in (None, b"") for n in range(16)) < 16
-        ):
-            if process.poll() is not None:
-                raise SystemExit(f"the score worker ended with {process.returncode}")
+        while not all_owned(client, count):
+            for process in started:
+                if process.poll() is not None:
+                    raise SystemExit(f"a score worker ended with {process.returncode}")
             time.sleep(0.05)
-        yield psutil.Process(process.pid)
+        yield Workers([psutil.Process(process.pid) for process in started], ports)
     finally:
-        process.terminate()
-        process.wait()
+        for process in started:
+            process.terminate()
+        for process in started:
+            process.wait()
+
+
+def all_owned(client: Redis, owners: int) -> bool:
+    """Tell whether so many workers share all partitions."""
+    found = [client.hget(KEYS.of(n).owner, "owner") for n in range(KEYS.partitions)]
+    return all(found) and len(set(found)) == owners
+
+
+def free_port() -> int:
+    """Give a port that is free now."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
 
 
 def cpu_s(process: psutil.Process) -> float:
@@ -144,79 +205,128 @@ def drain(client: Redis, events: int) -> None:
         time.sleep(0.01)
 
 
-def backlog(name: str, events: int, sources: int, *, spread_ms: int) -> Row:
+@dataclass(slots=True)
+class Meter:
+    """Counters since `start`."""
+
+    client: Redis
+    workers: Workers
+    redis: psutil.Process
+    _evaluations: int = 0
+    _entries: int = 0
+    _cpu_s: tuple[float, float] = (0.0, 0.0)
+    _began_s: float = 0.0
+
+    def start(self) -> None:
+        """Begin to count; the workers must run."""
+        self._evaluations = self.workers.evaluations()
+        self._entries = count_entries(self.client)
+        self.restart_clock()
+
+    def restart_clock(self) -> None:
+        """Count CPU and wall time from now on."""
+        self._cpu_s = (self.workers.cpu_s(), cpu_s(self.redis))
+        self._began_s = time.monotonic()
+
+    def row(self, name: str, events: int) -> Row:
+        """Give a row; call it as soon as the last event is scored."""
+        seconds = time.monotonic() - self._began_s
+        worker_s, redis_s = self.workers.cpu_s(), cpu_s(self.redis)
+        return Row(
+            name,
+            events,
+            seconds,
+            worker_s - self._cpu_s[0],
+            redis_s - self._cpu_s[1],
+            count_entries(self.client) - self._entries,
+            self.workers.evaluations() - self._evaluations,
+        )
+
+
+@contextmanager
+def running(workers: int, sources: int, ts_ms: int | None) -> Iterator[tuple[Meter, Publisher]]:
+    """Run Redis and workers, warmed up with one event a source."""
+    with (
+        EmbeddedRedis() as server,
+        Redis.from_url(server.url) as client,
+        score_workers(server.url, client, workers) as group,
+    ):
+        publisher = Publisher(client, sources)
+        publisher.send(sources, None if ts_ms is None else [ts_ms] * sources)
+        drain(client, sources)
+        yield Meter(client, group, psutil.Process(server.pid)), publisher
+
+
+def backlog(name: str, events: int, sources: int, workers: int, *, spread_ms: int) -> Row:
     """Measure a backlog; time between two events of a source is `spread_ms` of source time."""
-    with EmbeddedRedis() as server, Redis.from_url(server.url) as client:
-        redis = psutil.Process(server.pid)
-        with score_worker(server.url, client) as worker:
-            warm = Publisher(client, sources)
-            start_ms = int(time.time() * 1000) - events // sources * spread_ms - 10_000
-            warm.send(sources, [start_ms] * sources)
-            drain(client, sources)
-            worker.suspend()
-            for begin in range(0, events, PIPELINE):
-                numbers = range(begin, min(events, begin + PIPELINE))
-                warm.send(
-                    len(numbers), [start_ms + (1 + n // sources) * spread_ms for n in numbers]
-                )
-            before, entries = (cpu_s(worker), cpu_s(redis)), count_entries(client)
-            began_s = time.monotonic()
-            worker.resume()
-            drain(client, sources + events)
-            seconds = time.monotonic() - began_s
-            after = (cpu_s(worker), cpu_s(redis))
-            return Row(
-                name,
-                events,
-                seconds,
-                after[0] - before[0],
-                after[1] - before[1],
-                count_entries(client) - entries,
-                0,
+    start_ms = int(time.time() * 1000) - events // sources * spread_ms - 10_000
+    with running(workers, sources, start_ms) as (meter, publisher):
+        meter.start()
+        meter.workers.suspend()
+        for begin in range(0, events, PIPELINE):
+            numbers = range(begin, min(events, begin + PIPELINE))
+            publisher.send(
+                len(numbers), [start_ms + (1 + n // sources) * spread_ms for n in numbers]
             )
+        meter.restart_clock()
+        meter.workers.resume()
+        drain(meter.client, sources + events)
+        return meter.row(name, events)
 
 
-def offered(rate: int, seconds: float, sources: int) -> Row:
+def offered(rate: int, seconds: float, sources: int, workers: int) -> Row:
     """Offer events at a constant rate; latency is what the entry ids tell."""
-    with EmbeddedRedis() as server, Redis.from_url(server.url) as client:
-        redis = psutil.Process(server.pid)
-        with score_worker(server.url, client) as worker:
-            publisher = Publisher(client, sources)
-            publisher.send(sources)
-            drain(client, sources)
-            before, first = (cpu_s(worker), cpu_s(redis)), count_entries(client)
-            began_s, sent, step = time.monotonic(), 0, max(1, rate // 200)
-            while (elapsed_s := time.monotonic() - began_s) < seconds:
-                if sent <= elapsed_s * rate:
-                    publisher.send(step)
-                    sent += step
-                else:
-                    time.sleep(0.001)
-            drain(client, sources + sent)
-            spent = time.monotonic() - began_s
-            after = (cpu_s(worker), cpu_s(redis))
-            latencies = np.concatenate([_latencies(client, n) for n in range(KEYS.partitions)])
-            p50, p95, p99 = np.percentile(latencies, (50, 95, 99)).round(1).tolist()
-            return Row(
-                f"offered {rate}/s",
-                sent,
-                spent,
-                after[0] - before[0],
-                after[1] - before[1],
-                count_entries(client) - first,
-                0,
-                (p50, p95, p99),
-            )
+    with running(workers, sources, None) as (meter, publisher):
+        meter.start()
+        began_s, sent, step = time.monotonic(), 0, max(1, rate // 200)
+        while (elapsed_s := time.monotonic() - began_s) < seconds:
+            if sent <= elapsed_s * rate:
+                publisher.send(step)
+                sent += step
+            else:
+                time.sleep(0.001)
+        drain(meter.client, sources + sent)
+        row = meter.row(f"offered {rate}/s", sent)
+        found = [latencies(meter.client, n) for n in range(KEYS.partitions)]
+        row.entry_ms, row.level_ms = (
+            tuple(np.percentile(np.concatenate(each), QUANTILES).round(1).tolist())
+            for each in zip(*found, strict=True)
+        )
+        return row
 
 
-def _latencies(client: Redis, number: int) -> np.ndarray[Any, Any]:
-    """Give for each score entry its id's time minus that of its first input: the slowest of it."""
-    found = []
-    for entry_id, fields in client.xrange(KEYS.of(number).scores):
+def latencies(client: Redis, number: int) -> tuple[np.ndarray[Any, Any], np.ndarray[Any, Any]]:
+    """Give two times from an input on, in ms.
+
+    Returns:
+        of each score entry, from its first input (the slowest of it) to the entry; of each entry,
+        from its first input to the first entry of the source whose level includes that input.
+    """
+    parameters = Parameters()
+    by_source: dict[bytes, list[tuple[int, int, int]]] = {}
+    entries: Any = client.xrange(KEYS.of(number).scores)
+    for entry_id, fields in entries:
         if fields[b"kind"] == b"event":
-            first_ms = int(fields[b"first"].partition(b"-")[0])
-            found.append(int(entry_id.partition(b"-")[0]) - first_ms)
-    return np.array(found, np.float64)
+            row = (milliseconds(fields[b"first"]), int(fields[b"ts"]), milliseconds(entry_id))
+            by_source.setdefault(fields[b"source"], []).append(row)
+    to_entry, to_level = [np.zeros(0)], [np.zeros(0)]
+    for source, rows in by_source.items():
+        first_ms, ts_ms, entry_ms = np.array(rows).T
+        to_entry.append(entry_ms - first_ms)
+        phase_ms = golden_phase(crc32(source), parameters.period_ms)
+        span_ms = parameters.hop_bins * parameters.delta_ms
+        # the bins whose index is a multiple of the hop are evaluated when they close
+        bins = -(-((first_ms + phase_ms) // parameters.delta_ms) // parameters.hop_bins)
+        known_ms = bins * span_ms + parameters.delta_ms - phase_ms
+        at = np.searchsorted(ts_ms, known_ms)
+        shown = at < len(rows)
+        to_level.append(entry_ms[at[shown]] - first_ms[shown])
+    return np.concatenate(to_entry), np.concatenate(to_level)
+
+
+def milliseconds(entry_id: bytes) -> int:
+    """Give the time part of an id."""
+    return int(entry_id.partition(b"-")[0])
 
 
 def main() -> None:
@@ -224,17 +334,25 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--events", type=int, default=200_000)
     parser.add_argument("--sources", type=int, default=1000)
+    parser.add_argument("--workers", type=int, default=1)
+    parser.add_argument("--only", choices=("backlog", "single", "offered"))
     parser.add_argument("--rate", type=int, default=10_000)
     parser.add_argument("--seconds", type=float, default=10.0)
     parser.add_argument("--json", action="store_true")
     args = parser.parse_args()
-    rows = [
-        backlog("backlog", args.events, args.sources, spread_ms=100),
-        backlog("one input a source", args.events // 4, args.events // 16, spread_ms=1000),
-        offered(args.rate, args.seconds, args.sources),
-    ]
-    for row in rows:
-        print(json.dumps(row.as_json()) if args.json else row.as_json())
+    events, sources, workers = args.events, args.sources, args.workers
+    if args.only in (None, "backlog"):
+        show(backlog("backlog", events, sources, workers, spread_ms=100), args)
+    if args.only in (None, "single"):
+        name, events = "one input a source and batch", events // 4
+        show(backlog(name, events, events // 4, workers, spread_ms=1000), args)
+    if args.only in (None, "offered"):
+        show(offered(args.rate, args.seconds, sources, workers), args)
+
+
+def show(row: Row, args: argparse.Namespace) -> None:
+    """Print a row as soon as there is one."""
+    print(json.dumps(row.as_json()) if args.json else row.as_json(), flush=True)
 
 
 if __name__ == "__main__":

@@ -560,21 +560,52 @@ local function trim_detections(stream, cursor, keep)
   end
 end
 
+-- Sets fields of a hash; gives how many are new. One that a stranger overwrote is made anew.
+local function put(key, fields)
+  local added = redis.pcall('HSET', key, unpack(fields))
+  if type(added) == 'number' then return added end
+  if not string.find(added.err, 'WRONGTYPE', 1, true) then error(added) end
+  redis.call('DEL', key)
+  return redis.call('HSET', key, unpack(fields))
+end
+
+local function raise(key, counters)
+  for counter, by in pairs(counters) do redis.call('HINCRBY', key, counter, by) end
+end
+
+-- Most writes of a source are a few fields. Gives whether its memory had gone and is not whole.
 local function write_source(keys, source, at_ms, ttl_s)
-  local k = source.k
-  own_hash(keys[k])
-  redis.call('HSET', keys[k], 'updated_ms', whole(at_ms), unpack(source.state))
-  if #source.absent > 0 then redis.call('HDEL', keys[k], unpack(source.absent)) end
-  for counter, by in pairs(source.add) do redis.call('HINCRBY', keys[k], counter, by) end
-  redis.call('SET', keys[k + 1], source.memory, 'EX', ttl_s)
-  redis.call('EXPIRE', keys[k], ttl_s)
-  redis.call('ZADD', keys.sources, 'GT', source.seen_ms, source.name)
+  local state, memory, fields = keys[source.k], keys[source.k + 1], source.state
+  fields[#fields + 1], fields[#fields + 2] = 'updated_ms', whole(at_ms)
+  local added, anew = put(state, fields), put(memory, source.memory)
+  if source.absent then redis.call('HDEL', state, unpack(source.absent)) end
+  if source.add then raise(state, source.add) end
+  if source.fresh or added > 0 or anew > 0 then
+    redis.call('EXPIRE', state, ttl_s)
+    redis.call('EXPIRE', memory, ttl_s)
+  end
+  return anew > 0 and not source.whole
+end
+
+local SEEN_AT_ONCE = 500
+local function note_seen(zset, sources)
+  local members = {}
+  for i, source in ipairs(sources) do
+    if source.memory then
+      members[#members + 1], members[#members + 2] = source.seen_ms, source.name
+    end
+    if #members >= 2 * SEEN_AT_ONCE or (i == #sources and #members > 0) then
+      redis.call('ZADD', zset, 'GT', unpack(members))
+      members = {}
+    end
+  end
 end
 
 -- keys: owner, events, detections, scores, dead, ledger, sources, held, then per source: state,
 -- memory. args: me, epoch, commit number, msgpack {lease_ms, limits, events, detections, held,
 -- caution, scores, sources, dead, ledger}. A cursor is {prev, next, read}; detections' has `safe` (first id
--- still needed) and `held` (entries from there to the cursor) too.
+-- still needed) and `held` (entries from there to the cursor) too. Returns {'OK', source...}: those
+-- whose memory had gone.
 local function score_commit(keys, args)
   if is_fenced(keys[1], args[1], args[2]) then return {'FENCED'} end
   name_keys(keys, {'owner', 'events', 'detections', 'scores', 'dead', 'ledger', 'sources', 'held'})
@@ -594,20 +625,21 @@ local function score_commit(keys, args)
       return {'CONFLICT', name .. ' ' .. group['last-delivered-id']}
     end
   end
-  local at_ms, limits = now_ms(), batch.limits
+  local at_ms, limits, answer = now_ms(), batch.limits, {'OK'}
   for _, fields in ipairs(batch.scores) do
     redis.call('XADD', keys.scores, 'MAXLEN', '~', limits.results_keep, '*', unpack(fields))
   end
   for _, fields in ipairs(batch.dead) do add_dead(keys, fields, limits) end
   for _, source in ipairs(batch.sources) do
     if source.memory then
-      write_source(keys, source, at_ms, limits.ttl_s)
+      if write_source(keys, source, at_ms, limits.ttl_s) then answer[#answer + 1] = source.name end
     else
       touch(keys, source.k, source.name, at_ms, limits.ttl_s, nil, source.problem)
-      for counter, by in pairs(source.add) do redis.call('HINCRBY', keys[source.k], counter, by) end
+      raise(keys[source.k], source.add)
     end
   end
-  for counter, by in pairs(batch.ledger) do redis.call('HINCRBY', keys.ledger, counter, by) end
+  note_seen(keys.sources, batch.sources)
+  raise(keys.ledger, batch.ledger)
   for _, name in ipairs({'events', 'detections'}) do
     if batch[name].moved then
       move_cursor(keys[name], batch[name])
@@ -624,7 +656,7 @@ local function score_commit(keys, args)
   redis.call('ZREMRANGEBYSCORE', keys.sources, '-inf', '(' .. whole(at_ms - limits.ttl_s * 1000))
   redis.call('HSET', keys.owner, 'commit', whole(tonumber(args[3]) + 1), 'stall', 0,
     'trying', '', 'caution', batch.caution, 'expires_ms', whole(at_ms + batch.lease_ms))
-  return {'OK'}
+  return answer
 end
 
 ---------------------------------------------------------------------------------------- groups

@@ -1,17 +1,51 @@
-"""What the score stage remembers of a source, and the blob that keeps it in Redis."""
+"""What the score stage remembers of a source, and how it is kept in Redis.
+
+A hash of three fields: `state`, the engine's, written now and then; `journal`, what the engine was
+given since; `facts`, everything else. A state is a few kilobytes, a journal a few hundred bytes.
+"""
 
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Any
+from typing import NamedTuple
 
 import msgpack
 
 from pipeline.sequence import SeenNumbers
+from pipeline.wire import pack
 
-VERSION = 1
+VERSION = 2
 SEEN_MS = 3_600_000
 """A producer's numbers are remembered for an hour after its last one."""
+
+
+class Remembered(NamedTuple):
+    """What Redis holds of a source."""
+
+    state: bytes
+    journal: bytes
+    facts: bytes
+
+
+@dataclass(slots=True)
+class Written:
+    """What the newest writes of a source hold, so that the next needs to add little.
+
+    Attributes:
+        assignment: the engine's, when its state was written; None before.
+        journal: what the engine was given since.
+        level_ts: of the evaluation that the state hash shows; None before.
+        counts: frames and stragglers that it shows.
+        fresh_ms: when everything was written anew, in Redis's time.
+        ticked_ms: newest tick that the engine was given and that is not written; None for none.
+    """
+
+    assignment: object = None
+    journal: bytes = b""
+    level_ts: int | None = None
+    counts: tuple[int, int] = (0, 0)
+    fresh_ms: int = 0
+    ticked_ms: int | None = None
 
 
 @dataclass(slots=True)
@@ -29,6 +63,7 @@ class Memory:
         heard_ms: Redis's clock at its newest input.
         newest_ms: its newest `ts`.
         shown: level and phase of the newest score entry.
+        written: what Redis has of it.
     """
 
     slot: int
@@ -44,6 +79,7 @@ class Memory:
     newest_ms: int = 0
     shown: tuple[float, str] = (0.0, "dormant")
     model: str = ""
+    written: Written = field(default_factory=Written)
 
     def hear(self, inputs: int, added_ms: int, ts_ms: int, *, is_frame: bool) -> None:
         """Count inputs; the times are those of the newest."""
@@ -66,24 +102,35 @@ class Memory:
         self.producers[producer] = (numbers, now_ms)
         return accepted
 
-    def pack(self, engine: bytes) -> bytes:
-        """Give the blob; `engine` is the engine's own."""
+    def facts(self) -> bytes:
+        """Give all but the engine's state, packed."""
+        producers = {}
+        if self.producers:
+            self._forget_producers()
+            producers = {n: [*seen.to_row(), ms] for n, (seen, ms) in self.producers.items()}
+        counts = [self.count, self.frames, self.events, self.late, self.tracks]
+        counts += [self.heard_ms, self.newest_ms]
+        row = [VERSION, counts, self.tracker, self.newest_frame, producers]
+        return pack([*row, self.shown, self.model])
+
+    def _forget_producers(self) -> None:
         self.producers = {
             name: (numbers, last_ms)
             for name, (numbers, last_ms) in self.producers.items()
             if self.heard_ms - last_ms <= SEEN_MS
         }
-        producers = {n: [*seen.to_row(), ms] for n, (seen, ms) in self.producers.items()}
-        counts = [self.count, self.frames, self.events, self.late, self.tracks]
-        counts += [self.heard_ms, self.newest_ms]
-        row = [VERSION, engine, counts, self.tracker, self.newest_frame, producers]
-        packed: bytes = msgpack.packb([*row, list(self.shown), self.model])
-        return packed
 
     @classmethod
-    def unpack(cls, slot: int, blob: list[Any]) -> Memory:
-        """Read what `read_blob` gave; the engine's part is restored by the caller."""
-        _, _, counts, tracker, newest_frame, producers, shown, model = blob
+    def of(cls, slot: int, facts: bytes) -> Memory:
+        """Read what `facts` gave.
+
+        Raises:
+            ValueError: it is damaged or of an unknown version.
+        """
+        row = msgpack.unpackb(facts, strict_map_key=False)
+        if type(row) is not list or len(row) != 7 or row[0] != VERSION:
+            raise ValueError(f"source memory: expected version {VERSION}, got {str(row)[:40]}")
+        _, counts, tracker, newest_frame, producers, shown, model = row
         count, frames, events, late, tracks, heard_ms, newest_ms = counts
         return cls(
             slot,
@@ -100,15 +147,3 @@ class Memory:
             (shown[0], shown[1]),
             model,
         )
-
-
-def read_blob(data: bytes) -> list[Any]:
-    """Open a blob; its second element is the engine's state.
-
-    Raises:
-        ValueError: it is damaged or of an unknown version.
-    """
-    blob = msgpack.unpackb(data, strict_map_key=False)
-    if type(blob) is not list or len(blob) != 8 or blob[0] != VERSION:
-        raise ValueError(f"source memory: expected version {VERSION}, got {str(blob)[:40]}")
-    return blob

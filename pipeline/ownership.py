@@ -9,6 +9,8 @@ from typing import Any
 
 from pipeline.entries import InputLimits
 from pipeline.errors import DependencyError, FencedError
+from pipeline.log import get_logger
+from pipeline.memory import Remembered
 from pipeline.partition import PartitionKeys
 from pipeline.stream import Argument, Raw, Store, pack_arguments, pairs
 
@@ -76,16 +78,20 @@ class SourceWrite:
     Attributes:
         state: flat field, value list for the state hash.
         absent: fields to remove from it.
-        memory: blob to remember, or None when only a dead letter concerns the source.
+        memory: the same for the hash that remembers it; None when only a dead letter concerns it.
         seen_ms: when its newest input was added, Redis's clock.
+        is_fresh: everything that is shown of it is in `state`; what is kept of it lives on.
+        is_whole: everything that is remembered of it is in `memory`.
         add: counters of the state hash to raise.
     """
 
     name: str
     state: list[Argument]
     absent: list[str]
-    memory: bytes | None
+    memory: list[Argument] | None
     seen_ms: int
+    is_fresh: bool = True
+    is_whole: bool = True
     add: dict[str, int] = field(default_factory=dict)
     problem: str | None = None
 
@@ -234,13 +240,21 @@ class Ownership:
         found: list[Raw] = await self.store.run("XRANGE", owned.keys.detections, *span)
         return found
 
-    async def recall(self, owned: OwnedPartition, sources: Sequence[str]) -> list[bytes | None]:
+    async def recall(
+        self, owned: OwnedPartition, sources: Sequence[str]
+    ) -> list[Remembered | None]:
         """Give what is remembered of sources, None for one that is not."""
-        if not sources:
-            return []
-        names = [owned.keys.memory(source) for source in sources]
-        answer: list[bytes | None] = await self.store.run("MGET", *names)
-        return answer
+        commands = [("HMGET", owned.keys.memory(source), *Remembered._fields) for source in sources]
+        found: list[Remembered | None] = []
+        for source, answer in zip(sources, await self.store.run_many(commands), strict=True):
+            if not isinstance(answer, Exception):
+                found.append(None if None in answer else Remembered(*answer))
+                continue
+            if "WRONGTYPE" not in str(answer):
+                raise DependencyError(f"Redis: recall {source}: {answer}") from answer
+            get_logger().error("memory_unreadable", source=source, error=str(answer))
+            found.append(None)
+        return found
 
     async def remembered(self, owned: OwnedPartition) -> list[str]:
         """Give the names of all sources of the partition."""
@@ -266,8 +280,11 @@ class Ownership:
             lost.append(max(0, gap) if at_end else 0)
         return lost[0], lost[1]
 
-    async def commit(self, owned: OwnedPartition, batch: ScoreCommit) -> None:
+    async def commit(self, owned: OwnedPartition, batch: ScoreCommit) -> list[str]:
         """Write a batch whole or not at all; safe to repeat after a lost reply.
+
+        Returns:
+            Sources whose memory others have removed: it must be written whole the next time.
 
         Raises:
             FencedError: another owner, or the cursor is not where this one left it.
@@ -285,6 +302,7 @@ class Ownership:
             raise FencedError(f"partition {owned.number}, epoch {owned.epoch}: {answer!r}")
         owned.commit += 1
         owned.events, owned.detections, owned.held = batch.events, batch.detections, batch.held
+        return [name.decode() for name in answer[1:]]
 
     def _payload(
         self, owned: OwnedPartition, batch: ScoreCommit, names: list[str]
@@ -325,6 +343,10 @@ def _source(write: SourceWrite, keys: PartitionKeys, names: list[str]) -> dict[s
     row: dict[str, Any] = {"name": write.name, "k": k}
     if write.memory is None:
         return row | {"problem": write.problem or "", "add": write.add}
-    row |= {"state": write.state, "absent": write.absent, "memory": write.memory}
-    row |= {"seen_ms": write.seen_ms, "add": write.add}
+    row |= {"state": write.state, "memory": write.memory, "seen_ms": write.seen_ms}
+    row |= {"fresh": write.is_fresh, "whole": write.is_whole}
+    if write.absent:
+        row["absent"] = write.absent
+    if write.add:
+        row["add"] = write.add
     return row

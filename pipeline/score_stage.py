@@ -100,9 +100,9 @@ class PartitionFeed:
             await self._recall(names[start : start + RECALL])
 
     async def _recall(self, names: Sequence[str]) -> None:
-        blobs = await self._ownership.recall(self._owned, names)
-        for name, blob in zip(names, blobs, strict=True):
-            self._scorer.learn(name, blob)
+        if names:
+            kept = await self._ownership.recall(self._owned, names)
+            await asyncio.to_thread(self._scorer.learn, dict(zip(names, kept, strict=True)))
 
     async def next_batch(self, stop: asyncio.Event) -> ScoreBatch | None:
         """Give inputs to score, or what silence has changed; None when there is nothing."""
@@ -231,7 +231,7 @@ class PartitionFeed:
             self._next_caution(len(batch.inputs)),
         )
         with metrics.timed("score", "commit"):
-            await self._ownership.commit(self._owned, commit)
+            self._scorer.unlearn(await self._ownership.commit(self._owned, commit))
         self._read = replace(detections)
         self._gone, self._caution = 0, commit.caution
         self._cautious_left -= len(batch.inputs)

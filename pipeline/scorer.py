@@ -3,16 +3,13 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from operator import itemgetter
-from typing import Any
-
-import numpy as np
 
 from pipeline.errors import EntryError
 from pipeline.log import get_logger
-from pipeline.memory import Memory, read_blob
+from pipeline.memory import Memory, Remembered, Written
 from pipeline.ownership import SourceWrite
 from pipeline.score_entries import (
     EVENT,
@@ -24,14 +21,15 @@ from pipeline.score_entries import (
     describe,
     score_fields,
 )
-from pipeline.score_frames import FrameTracker, Seen
-from pipeline.score_groups import group
+from pipeline.score_frames import FrameTracker
 from pipeline.score_inputs import Input, Inputs
+from pipeline.score_rows import Call, Stepped
+from pipeline.score_writes import Given, Trouble, write, write_trouble
 from pipeline.scoring import batch as columns
 from pipeline.scoring.engine import Engine
-from pipeline.scoring.kernel import TOO_LATE
+from pipeline.scoring.journal import replayed
 from pipeline.scoring.parameters import PHASES
-from pipeline.wire_results import VERSION, DetectionEntry, dead_fields
+from pipeline.wire_results import DetectionEntry, dead_fields
 
 SILENT_MS = 1000
 """A source silent for longer is ticked."""
@@ -73,26 +71,6 @@ class Result:
         return terms
 
 
-@dataclass(slots=True)
-class _Call:
-    """One call of the engine while it is put together.
-
-    Attributes:
-        inputs: what is scored.
-        rows: index in the inputs of each row that the engine is given.
-        seen: of the rows that are frames.
-        problems: what went wrong, by source.
-        deaths: dead letters by source.
-    """
-
-    inputs: Inputs
-    builder: columns.InputBuilder = field(default_factory=columns.InputBuilder)
-    rows: list[int] = field(default_factory=list)
-    seen: dict[int, Seen] = field(default_factory=dict)
-    problems: dict[str, str] = field(default_factory=dict)
-    deaths: Counter[str] = field(default_factory=Counter)
-
-
 class PartitionScorer:
     """Scores the sources of one partition, in the order in which their inputs are given."""
 
@@ -100,7 +78,7 @@ class PartitionScorer:
         self._engine = engine
         self._memories: dict[str, Memory] = {}
         self._frames = FrameTracker()
-        self._shown: dict[tuple[str, bytes], Evaluation] = {}
+        self._shown: dict[str, Evaluation] = {}
 
     def __len__(self) -> int:
         return len(self._memories)
@@ -109,24 +87,44 @@ class PartitionScorer:
         """Give those sources whose memory must be recalled before their inputs are scored."""
         return [name for name in sources if name not in self._memories]
 
-    def learn(self, source: str, blob: bytes | None) -> None:
-        """Take over what is remembered of a source; None begins anew."""
-        if blob is None:
-            self._memories[source] = Memory(self._engine.slot(source))
-            return
-        try:
-            saved = read_blob(blob)
-            memory = Memory.unpack(self._engine.restore(source, saved[1]), saved)
-            if memory.tracker:
-                self._frames.restore(source, memory.tracker)
-        except ValueError as error:
-            get_logger().error("memory_unreadable", source=source, error=str(error))
-            memory = Memory(self._engine.slot(source))
+    def learn(self, remembered: Mapping[str, Remembered | None]) -> None:
+        """Take over what is remembered of sources; None begins anew."""
+        journals = []
+        for source, kept in remembered.items():
+            slot = self._engine.slot(source)
+            self._memories[source] = Memory(slot)
+            self._shown.pop(source, None)
+            if kept is None:
+                continue
+            try:
+                journals += self._restore(source, kept)
+            except ValueError as error:
+                get_logger().error("memory_unreadable", source=source, error=str(error))
+        self._engine.replay(journals)
+
+    def _restore(self, source: str, kept: Remembered) -> list[tuple[int, bytes]]:
+        """Restore a source up to its journal, which is given back."""
+        replayed([(0, kept.journal)])  # a damaged one raises before anything is taken over
+        slot = self._engine.restore(source, kept.state)
+        self._memories[source] = Memory(slot)
+        memory = Memory.of(slot, kept.facts)
+        if memory.tracker:
+            self._frames.restore(source, memory.tracker)
         self._memories[source] = memory
+        if self._engine.source_ts(slot) is None:
+            return []  # of other parameters or another map: begun anew, and written whole
+        memory.written.assignment = self._engine.assignment(slot)
+        memory.written.journal = kept.journal
+        return [(slot, kept.journal)]
+
+    def unlearn(self, sources: Iterable[str]) -> None:
+        """Note that nothing is kept of these sources any more, so that they are written whole."""
+        for source in sources:
+            self._memories[source].written = Written()
 
     def score(self, inputs: Inputs, now_ms: int) -> Result:
         """Score inputs; each ends in a score, a dead letter or a counted duplicate."""
-        result, call = Result(), _Call(inputs)
+        result, call = Result(), Call(inputs)
         for index, source in enumerate(inputs.source):
             if index in inputs.bad:
                 _bury(inputs.bad[index], call, result)
@@ -141,10 +139,12 @@ class PartitionScorer:
         if call.rows:
             self._finish(call, result, now_ms)
         named = {write.name for write in result.sources}
-        result.sources += [_problem(name, call) for name in call.problems if name not in named]
+        for name in call.problems.keys() - named:
+            trouble = Trouble(call.problems[name], call.deaths[name])
+            result.sources.append(write_trouble(name, trouble))
         return result
 
-    def _prepare_event(self, index: int, source: str, call: _Call, result: Result) -> None:
+    def _prepare_event(self, index: int, source: str, call: Call, result: Result) -> None:
         inputs, memory = call.inputs, self._memories[source]
         values = inputs.values[index]
         codes, numbers = self._engine.encode_event(memory.slot, values)
@@ -159,7 +159,7 @@ class PartitionScorer:
         call.builder.add(memory.slot, inputs.ts_ms[index], kind, codes, numbers)
         call.rows.append(index)
 
-    def _prepare_frame(self, index: int, frame: DetectionEntry, call: _Call) -> None:
+    def _prepare_frame(self, index: int, frame: DetectionEntry, call: Call) -> None:
         head = frame.envelope
         memory = self._memories[head.source]
         seen = self._frames.see(frame, memory)
@@ -168,10 +168,10 @@ class PartitionScorer:
         call.builder.add(memory.slot, head.ts_ms, columns.FRAME, codes, values)
         call.rows.append(index)
 
-    def _finish(self, call: _Call, result: Result, now_ms: int) -> None:
+    def _finish(self, call: Call, result: Result, now_ms: int) -> None:
         """Run the engine, then build score entries and state writes."""
-        after = _Stepped.of(call, self._engine)
-        result.evaluations = after.evaluations
+        after = Stepped.of(call, self._engine)
+        result.evaluations = after.stepped.evaluations
         newest: dict[str, Scored] = {}
         entries: list[tuple[int, list[Field]]] = []
         for number, row in enumerate(after.first):
@@ -183,9 +183,11 @@ class PartitionScorer:
                 result.oldest_ms.append(call.inputs.added_ms[call.rows[row]])
             entries.append((row, score_fields(one, now_ms)))
         result.scores += [fields for _, fields in sorted(entries, key=itemgetter(0))]
-        result.sources += [self._write(one, call) for one in newest.values()]
+        for one in newest.values():
+            slot = self._memories[one.source].slot
+            result.sources.append(self._write(one, after.records[slot], call))
 
-    def _scored(self, call: _Call, after: _Stepped, number: int) -> Scored:
+    def _scored(self, call: Call, after: Stepped, number: int) -> Scored:
         """Give a group of rows as one score entry and remember its inputs."""
         inputs, row, end = call.inputs, after.first[number], after.last[number]
         first, last = call.rows[row], call.rows[end]
@@ -193,7 +195,7 @@ class PartitionScorer:
         memory, frame, seen = self._memories[source], inputs.frames.get(last), call.seen.get(end)
         memory.hear(size, after.added_ms[number], after.ts_ms[number], is_frame=frame is not None)
         memory.late += size * is_late
-        shown = self._show(source, memory.slot, after.snapshots[after.snapshot[end]])
+        shown = self._show(source, memory.slot, after.stepped, end)
         memory.shown = (shown.level, shown.phase)
         producer = inputs.producer[last]
         one = Scored(
@@ -215,21 +217,22 @@ class PartitionScorer:
             one.echo, one.tracks = frame.envelope, seen.tracks
         return one
 
-    def _show(self, source: str, slot: int, snapshot: Any) -> Evaluation:
-        """Give what an evaluation says, prepared once and used until the next."""
-        key = (source, snapshot.tobytes())
-        if (shown := self._shown.get(key)) is None:
-            data = self._engine.data(slot, snapshot)
-            phase = PHASES[snapshot["phase"]]
-            shown = describe(float(snapshot["level"]), phase, int(snapshot["level_ts"]), data)
+    def _show(self, source: str, slot: int, stepped: columns.StepResult, row: int) -> Evaluation:
+        """Give what a source's newest evaluation says, prepared once and used until the next."""
+        level_ts = int(stepped.level_ts[row])
+        shown = self._shown.get(source)
+        if shown is None or shown.level_ts != level_ts:
+            snapshot = stepped.snapshots[stepped.snapshot[row]]
+            level, phase = float(stepped.level[row]), PHASES[stepped.phase[row]]
+            shown = describe(level, phase, level_ts, self._engine.data(slot, snapshot))
             if len(self._shown) >= _MOST_SHOWN:
                 self._shown.clear()
-            self._shown[key] = shown
+            self._shown[source] = shown
         return shown
 
     def tick(self, now_ms: int) -> Result:
         """Let silent sources age; their silence shows when phase or level has moved enough."""
-        result, call, ticked = Result(), _Call(Inputs()), list[tuple[str, int]]()
+        result, call, ticked = Result(), Call(Inputs()), list[tuple[str, int]]()
         for source, memory in list(self._memories.items()):
             silent_ms = now_ms - memory.heard_ms
             if silent_ms < SILENT_MS or not memory.count:
@@ -247,90 +250,32 @@ class PartitionScorer:
             memory = self._memories[source]
             level, phase = float(stepped.level[row]), PHASES[stepped.phase[row]]
             was = PHASES[stepped.phase_before[row]]
+            memory.written.ticked_ms = at_ms
             if was == phase and not _is_worth_showing(memory.shown, (level, phase)):
                 continue
-            shown = self._show(source, memory.slot, stepped.snapshots[stepped.snapshot[row]])
+            shown = self._show(source, memory.slot, stepped, row)
             one = Scored(TICK, source, 0, memory.count, b"", b"", at_ms, was, shown)
             memory.shown = (level, phase)
             result.scores.append(score_fields(one, now_ms))
-            result.sources.append(self._write(one, call))
+            result.sources.append(self._write(one, b"", call))
         return result
 
     def _forget(self, source: str) -> None:
         self._engine.forget(source)
         self._frames.forget(source)
+        self._shown.pop(source, None)
         del self._memories[source]
 
-    def _write(self, newest: Scored, call: _Call) -> SourceWrite:
-        """Give what is written of a source."""
-        source, shown = newest.source, newest.shown
+    def _write(self, newest: Scored, record: bytes, call: Call) -> SourceWrite:
+        """Give what is written of a source of which something was scored or is shown."""
+        source = newest.source
         memory = self._memories[source]
         memory.tracker = self._frames.save(source)
-        state: list[Field] = ["v", VERSION, *shown.state, "ts", memory.newest_ms]
-        state += ["seq", memory.count, "frames", memory.frames, "events", memory.events]
-        state += ["tracks", memory.tracks, "late", memory.late, "model", memory.model]
-        if problem := call.problems.get(source):
-            state += ["last_problem", problem]
-        blob = memory.pack(self._engine.save(memory.slot))
-        add = {"frames_dropped": 0, "dead": call.deaths[source]}  # both are there from the start
-        return SourceWrite(source, [*state], shown.absent, blob, memory.heard_ms, add)
+        trouble = Trouble(call.problems.get(source), call.deaths[source])
+        return write(source, memory, newest.shown, trouble, Given(self._engine, record))
 
 
-@dataclass(slots=True)
-class _Stepped:
-    """What the engine said of the rows of a call; rows that share an entry are a group.
-
-    Attributes:
-        first: first row of each group.
-        last: last row of each.
-        size: rows of each.
-        ts_ms: newest time of each.
-        added_ms: newest time at which one of it was added.
-        late: of each row, whether it is a straggler.
-        was: of each row, the phase before it.
-        snapshot: of each row, where its snapshot lies.
-    """
-
-    first: list[int]
-    last: list[int]
-    size: list[int]
-    ts_ms: list[int]
-    added_ms: list[int]
-    late: list[bool]
-    was: list[int]
-    snapshot: list[int]
-    snapshots: Any
-    evaluations: int
-
-    @classmethod
-    def of(cls, call: _Call, engine: Engine) -> _Stepped:
-        """Let the engine apply the rows, and group them."""
-        inputs, batch = call.inputs, call.builder.build()
-        stepped = engine.step(batch)
-        late, alone = stepped.lateness == TOO_LATE, stepped.phase_changed
-        for row, seen in call.seen.items():
-            late[row], alone[row] = seen.is_late, True
-        if inputs.echoes:
-            alone |= np.array([index in inputs.echoes for index in call.rows])
-        codes: dict[str | None, int] = {}
-        producer = np.array([codes.setdefault(inputs.producer[i], len(codes)) for i in call.rows])
-        order, first, last = group(batch.slot, producer, alone, late)
-        added_ms = np.array([inputs.added_ms[index] for index in call.rows])
-        return cls(
-            order[first].tolist(),
-            order[last].tolist(),
-            (last - first + 1).tolist(),
-            np.maximum.reduceat(batch.ts_ms[order], first).tolist(),
-            np.maximum.reduceat(added_ms[order], first).tolist(),
-            late.tolist(),
-            stepped.phase_before.tolist(),
-            stepped.snapshot.tolist(),
-            stepped.snapshots,
-            stepped.evaluations,
-        )
-
-
-def _bury(one: Input, call: _Call, result: Result) -> None:
+def _bury(one: Input, call: Call, result: Result) -> None:
     assert isinstance(one.value, EntryError)
     error = one.value
     result.dead.append(dead_fields(one.stream, one.entry_id, one.fields, error, 1))
@@ -339,12 +284,6 @@ def _bury(one: Input, call: _Call, result: Result) -> None:
     if source is not None:
         call.problems[source] = f"{error.reason.value}: {error}"[:300]
         call.deaths[source] += 1
-
-
-def _problem(source: str, call: _Call) -> SourceWrite:
-    """What is written of a source of which nothing was scored."""
-    add = {"frames_dropped": 0, "dead": call.deaths[source]}
-    return SourceWrite(source, [], [], None, 0, add, call.problems[source])
 
 
 def _is_worth_showing(shown: tuple[float, str], now: tuple[float, str]) -> bool:

@@ -59,9 +59,12 @@ _CODE = f"#!lua name={_LIBRARY}\n{_TEXT.replace('__LIB__', _LIBRARY)}"
 T = TypeVar("T")
 
 
+_PACKER = msgpack.Packer(use_bin_type=False)
+
+
 def pack_arguments(value: object) -> bytes:
     """Encode an argument of a function; Redis's cmsgpack knows no bin type."""
-    packed: bytes = msgpack.packb(value, use_bin_type=False)
+    packed: bytes = _PACKER.pack(value)
     return packed
 
 

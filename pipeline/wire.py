@@ -17,6 +17,8 @@ from pipeline.partition import is_channel, is_source, partition_of, tag_of
 MAX_META_BYTES = 4096
 MAX_AHEAD_MS = 60_000
 MAX_NUMBER = 2**53
+_PACKER = msgpack.Packer()
+"""One for all threads: it packs without giving the interpreter's lock away."""
 Fields = Mapping[bytes, bytes]
 
 _TRACEPARENT = re.compile(rb"[0-9a-f]{2}-[0-9a-f]{32}-[0-9a-f]{16}-[0-9a-f]{2}\Z")
@@ -300,5 +302,5 @@ def check_values(values: object) -> dict[str, float]:
 
 def pack(value: object) -> bytes:
     """Encode a value as msgpack."""
-    packed: bytes = msgpack.packb(value)
+    packed: bytes = _PACKER.pack(value)
     return packed

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import gc
 import secrets
 from concurrent.futures import ThreadPoolExecutor
 
@@ -49,6 +50,9 @@ async def _warm_up() -> None:
     )
     seconds = await asyncio.to_thread(warm_up)
     get_logger().info("kernels_ready", seconds=round(seconds, 1))
+    gc.collect()
+    gc.freeze()  # what is there now stays; entries are freed by their counts, there are no cycles
+    gc.set_threshold(50_000, 20, 50)
 
 
 async def _own(context: Context, ownership: Ownership) -> None:

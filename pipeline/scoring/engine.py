@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 from zlib import crc32
 
@@ -13,6 +13,7 @@ import numpy as np
 from pipeline.errors import EntryError, Reason
 from pipeline.scoring.batch import InputBatch, Output, StepResult
 from pipeline.scoring.channels import Assignment, ChannelMaps
+from pipeline.scoring.journal import replayed
 from pipeline.scoring.kernel import CLASS, DISPLACED, MEAN, SURPRISE, step
 from pipeline.scoring.parameters import Parameters
 from pipeline.scoring.scratch import load_tables, make_scratch
@@ -132,6 +133,20 @@ class Engine:
             self._assign(slot, Assignment(blob.names, blob.seen, fixed))
             self._bytes[slot] = np.frombuffer(blob.row, np.uint8)
         return slot
+
+    def replay(self, journals: Iterable[tuple[int, bytes]]) -> None:
+        """Apply again what sources were given since they were saved (see `journal`).
+
+        Raises:
+            ValueError: a journal is damaged; nothing is applied then.
+        """
+        batch = replayed(journals)
+        if len(batch):
+            self.step(batch)
+
+    def assignment(self, slot: int) -> Assignment:
+        """Give which names go where; the same object until a name or the first frame comes."""
+        return self._assignments[slot]
 
     def encode_event(self, slot: int, values: Mapping[str, float]) -> tuple[list[int], list[float]]:
         """Give codes and values of an event, placing names that are new to the source.
