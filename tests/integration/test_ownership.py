@@ -10,7 +10,8 @@ import pytest
 from pipeline.entries import InputLimits
 from pipeline.errors import FencedError
 from pipeline.ledger import read_status
-from pipeline.ownership import Cursor, OwnedPartition, Ownership, ScoreCommit
+from pipeline.memory import Remembered
+from pipeline.ownership import Cursor, OwnedPartition, Ownership, ScoreCommit, SourceWrite
 from pipeline.partition import Keys
 from pipeline.stream import Argument, Store
 from tests.conftest import eventually
@@ -172,3 +173,30 @@ async def test_a_worker_that_gave_a_sign_in_the_future_is_forgotten(
     await redis.zadd(KEYS.workers, {"dead": later_ms})
 
     assert await Ownership(store, "a", 1000, InputLimits()).beat() == ["a"]
+
+
+async def test_a_memory_that_others_removed_is_asked_for_whole(store: Store, redis: Any) -> None:
+    """A write of what has changed cannot stand alone; what is kept lives on all the same."""
+    ownership, owned = await _own(store, "a")
+    whole: list[Argument] = ["facts", b"f", "journal", b"", "state", b"s"]
+    part: list[Argument] = ["facts", b"f", "journal", b"j"]
+    kept: dict[str, Any] = {"state": ["ts", 1], "absent": [], "seen_ms": 1}
+    first = SourceWrite("s", memory=whole, **kept)
+    later = SourceWrite("s", memory=part, is_fresh=False, is_whole=False, **kept)
+
+    async def write(source: SourceWrite) -> list[str]:
+        commit = _commit(owned, await _event(redis))
+        commit.sources = [source]
+        return await ownership.commit(owned, commit)
+
+    assert await write(first) == []
+    assert await write(later) == []
+    assert await ownership.recall(owned, ["s", "t"]) == [Remembered(b"s", b"j", b"f"), None]
+    await redis.delete(NAMES.memory("s"))
+    assert await write(later) == ["s"]
+    assert await redis.ttl(NAMES.memory("s")) > 0
+    assert await ownership.recall(owned, ["s"]) == [None]
+    await redis.set(NAMES.memory("s"), "of a stranger")
+    assert await ownership.recall(owned, ["s"]) == [None]
+    assert await write(first) == []
+    assert await ownership.recall(owned, ["s"]) == [Remembered(b"s", b"", b"f")]
