@@ -3,7 +3,7 @@
     python -m benchmarks.api_servers uvicorn|granian|hypercorn PORT
 
 Serves the API of `PERCIPIO_REDIS_URL`, and beside it `/bare`: a Starlette route that gives a small
-JSON object, to compare with.
+JSON object, to compare with. granian and hypercorn come with `pip install 'percipio[servers]'`.
 """
 
 from __future__ import annotations

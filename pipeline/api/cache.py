@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections import OrderedDict
 from collections.abc import Awaitable, Callable, Iterable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
@@ -58,7 +59,8 @@ class States:
     def __init__(self, store: Store, headers: Sequence[tuple[bytes, bytes]]) -> None:
         self._store = store
         self._headers = headers
-        self._states: dict[str, State] = {}
+        self._states: OrderedDict[str, State] = OrderedDict()
+        """By when they were asked for; what was not for longest makes room."""
         self._touched: set[str] = set()
         self._wanted: dict[str, asyncio.Future[State]] = {}
         self._wake = asyncio.Event()
@@ -82,6 +84,7 @@ class States:
         state = self._states.get(source)
         if state is not None:
             state.asked_s = now_s
+            self._states.move_to_end(source)
             if now_s - state.read_s < USABLE_S:
                 self._hit.inc()
                 self._ages.observe(now_s - state.read_s)
@@ -166,8 +169,10 @@ class States:
             *self._headers,
         ]
         state = State(body, tag, headers, values, read_s, asked_s)
-        if held is not None or (is_asked and len(self._states) < MOST_STATES):
+        if held is not None or is_asked:
             self._states[source] = state
+            if len(self._states) > MOST_STATES:
+                self._states.popitem(last=False)
         return state
 
 

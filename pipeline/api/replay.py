@@ -27,6 +27,7 @@ from pipeline.stream import Store
 
 PAGE = 500
 MOST_READ = 5000
+A_TURN = 200
 _AT_ONCE = 4
 _NO_PROGRESS_S = 2.0
 
@@ -65,9 +66,20 @@ class Replay:
                 if listener.wants(item.source, item.kind):
                     yield item
             return
+        async with aclosing(self._read(start, horizon, streams, listener)) as earlier:
+            while page := await self._page(earlier):
+                for each in page:
+                    yield each
+
+    async def _page(self, earlier: AsyncGenerator[Item | Gap, None]) -> list[Item | Gap]:
+        """Give the next of what is read, empty at the end; who is slow to take it keeps no turn."""
+        page: list[Item | Gap] = []
         async with self._turns:
-            async for each in self._read(start, horizon, streams, listener):
-                yield each
+            async for each in earlier:
+                page.append(each)
+                if len(page) >= A_TURN:
+                    break
+        return page
 
     def _streams_of(self, listener: Listener) -> set[Stream]:
         streams = {each for each in self._feed.positions if KINDS[each[1]] in listener.kinds}

@@ -267,3 +267,30 @@ async def test_a_pause_of_redis_is_no_gap(
 
     assert [event["event"] for event in got] == ["scores"] * 5
     assert sorted(ids(got)) == sorted(sent)
+
+
+async def test_a_slow_replay_holds_up_no_other(
+    serve: Serve, api: Api, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One who reads nothing of what he missed keeps no turn."""
+    monkeypatch.setattr(replay_module, "A_TURN", 20)
+    async with events(api) as found:
+        cursor = await start(found)
+    sent = [await api.score("cam-1", n, data={"padding": "x" * 40_000}) for n in range(200)]
+
+    async with serve() as other:
+        other.service.replay._turns = asyncio.Semaphore(1)
+        host, port = other.url.removeprefix("http://").split(":")
+        _, stuck = await asyncio.open_connection(host, int(port), limit=1024)
+        head = f"GET /v1/live HTTP/1.1\r\nHost: localhost\r\nLast-Event-ID: {cursor}\r\n\r\n"
+        stuck.write(head.encode())
+        try:
+            await eventually(lambda: other.service.live == 1)
+            async with events(other, headers={"Last-Event-ID": cursor}) as found:
+                got = await take(found, 200)
+                is_stuck = other.service.live == 2
+        finally:
+            stuck.close()
+
+    assert is_stuck
+    assert ids(got) == sent

@@ -1,5 +1,8 @@
 from __future__ import annotations
 
+import pytest
+
+from pipeline.api import cache
 from tests.api.conftest import KEYS, Api, Serve
 from tests.conftest import eventually
 
@@ -14,6 +17,20 @@ async def test_a_state_is_read_once_and_then_served_from_memory(api: Api) -> Non
     expected = {"source": "cam-1", "v": 1, "level": 0.25, "phase": "active", "frames": 3}
     assert first.json() == expected | {"model": "yolo@1"}
     assert second.content == first.content
+
+
+async def test_names_that_are_asked_for_once_push_out_no_source_in_use(
+    api: Api, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(cache, "MOST_STATES", 3)
+    await api.state("cam-1", level="0.5000")
+
+    for number in range(9):
+        await api.http.get(f"/v1/sources/unknown-{number}/state")
+        await api.http.get("/v1/sources/cam-1/state")
+
+    assert len(api.service.states._states) == 3
+    assert "cam-1" in api.service.states._states
 
 
 async def test_a_new_score_refreshes_the_state(api: Api) -> None:
