@@ -141,6 +141,9 @@ DEAD_KEPT = Gauge("percipio_dead_letters_kept", "Dead letters that wait for some
 
 UNOWNED = Gauge("percipio_unowned_partitions", "Partitions that no score worker owns.")
 
+WANTED = Gauge("percipio_wanted_workers", "Workers that the load asks for.", ["role"])
+"""role: detect, score; what an autoscaler should make of them."""
+
 REDIS_MEMORY = Gauge("percipio_redis_memory_bytes", "Memory that Redis uses.")
 
 REDIS_MEMORY_LIMIT = Gauge("percipio_redis_memory_limit_bytes", "Its maxmemory; 0 for none.")

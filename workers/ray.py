@@ -8,6 +8,7 @@ import os
 import re
 from collections.abc import Mapping
 from dataclasses import replace
+from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
@@ -137,6 +138,10 @@ def _runtime_env(args: argparse.Namespace) -> dict[str, Any] | None:
     return found
 
 
+def _why(role: Mapping[str, Any]) -> str:
+    return f"; {role['reason']}" if role.get("reason") else ""
+
+
 def _show(status: dict[str, Any], *, as_json: bool) -> None:
     if as_json:
         print(json.dumps(status))
@@ -158,7 +163,10 @@ def _show(status: dict[str, Any], *, as_json: bool) -> None:
     console.print(table)
     for name, role in status["roles"].items():
         limits = "" if role["min"] == role["max"] else f" of {role['min']} to {role['max']}"
-        console.print(f"{name}: {role['ready']} ready, {role['wanted']} wanted{limits}")
+        console.print(f"{name}: {role['ready']} ready, {role['wanted']} wanted{limits}{_why(role)}")
+    for row in status["decisions"]:
+        at = datetime.fromtimestamp(int(row["at_ms"]) / 1e3).strftime("%H:%M:%S")
+        console.print(f"{at} {row['role']} {row['from']} to {row['to']}: {row['reason']}")
     for name in ("dashboard", "log_folder", "problem"):
         if status.get(name):
             console.print(f"{name.replace('_', ' ')}: {status[name]}", highlight=False)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Iterable
 from contextlib import asynccontextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from pipeline import metrics
@@ -20,6 +20,7 @@ from pipeline.api.history import History
 from pipeline.api.publishing import Publishing
 from pipeline.api.replay import Replay
 from pipeline.crew import Crew, read_crew
+from pipeline.demand import Signal
 from pipeline.errors import DependencyError
 from pipeline.follow import Followers
 from pipeline.health import Health
@@ -65,6 +66,7 @@ class Service:
     crew: Cached[Crew]
     stopping: asyncio.Event
     live: int = 0
+    signal: Signal = field(default_factory=Signal)
 
     def stop(self) -> None:
         """End what would go on for ever: live connections."""
@@ -160,6 +162,7 @@ async def _status(service: Service) -> Body:
         metrics.STREAM_LAG.labels(name).set(sum(each.lag or 0 for each in streams))
         metrics.STREAM_PENDING.labels(name).set(sum(each.pending for each in streams))
         metrics.STREAM_OLDEST.labels(name).set(max(each.oldest_ms for each in streams) / 1e3)
+    service.signal.show(status)
     metrics.DEAD_KEPT.set(sum(part.dead for part in status.partitions))
     metrics.UNOWNED.set(sum(part.owner is None for part in status.partitions))
     data = encode(found)

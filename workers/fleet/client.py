@@ -27,7 +27,9 @@ from workers.fleet.spec import (
     Spec,
     default_role,
     forget_spec,
+    read_decisions,
     read_spec,
+    record_decision,
     write_spec,
 )
 
@@ -35,6 +37,7 @@ READY_S = 300.0
 ANSWER_S = 15.0
 KILL_S = 30.0
 POLL_S = 0.25
+KEPT_SHOWN = 10
 T = TypeVar("T")
 
 
@@ -135,9 +138,16 @@ class Fleet:
         if role not in spec.roles:
             raise SettingsError(f"{role}: no role of this fleet; {', '.join(spec.roles)} are")
         changed = replace(spec.roles[role], least=least, most=least if most is None else most)
+        before = spec.wanted(role)
         count = changed.clamp(spec.counts.get(role, least))
         roles, counts = {**spec.roles, role: changed}, {**spec.counts, role: count}
-        self._with_store(lambda store: write_spec(store, replace(spec, roles=roles, counts=counts)))
+
+        async def write(store: Store) -> None:
+            await write_spec(store, replace(spec, roles=roles, counts=counts))
+            if count != before:
+                await record_decision(store, role, before=before, after=count, reason="asked for")
+
+        self._with_store(write)
 
     def restart(self) -> None:
         """Replace every worker, one of a role after the other."""
@@ -159,6 +169,7 @@ class Fleet:
             raise DependencyError(f"the fleet's keeper does not answer: {error}") from error
         found: dict[str, Any] = dict(answer)
         context = ray.get_runtime_context()
+        found["decisions"] = self._with_store(lambda store: read_decisions(store, KEPT_SHOWN))
         found["address"] = context.gcs_address
         found["dashboard"] = f"http://{self.dashboard}" if self.dashboard else ""
         found["log_folder"] = f"{context.get_temp_dir()}/session_latest/logs on each node"

@@ -11,22 +11,27 @@ import os
 import threading
 import time
 from collections import Counter
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import ray
 from ray.exceptions import RayActorError
 
 from pipeline.consumer import sleep_unless
-from pipeline.errors import PercipioError
+from pipeline.demand import ROLES, Scaler, limits_of
+from pipeline.errors import DependencyError, PercipioError
+from pipeline.ledger import Status, read_status
 from pipeline.log import configure, get_logger
 from pipeline.partition import Keys
 from pipeline.stream import Store
-from workers.fleet.actor import Order, Report, WorkerActor
+from workers.fleet.actor import Order, WorkerActor
+from workers.fleet.member import Member, member_of
 from workers.fleet.pins import pins_here
-from workers.fleet.spec import Role, Spec, read_spec
+from workers.fleet.spec import Role, Spec, read_spec, record_decision, write_count
 
 TICK_S = 0.5
+LOOK_S = 1.0
+"""From one look at the ledger to the next, where the number of workers is not fixed."""
 HUNG_S = 30.0
 """An actor that has answered before and does not for so long is started anew."""
 SURGE_S = 20.0
@@ -53,44 +58,6 @@ class Place:
     grace_s: float
 
 
-@dataclass(slots=True)
-class Member:
-    """One worker's actor, as the keeper knows it."""
-
-    name: str
-    role: str
-    generation: int
-    number: int
-    handle: Any
-    since_s: float
-    asked: Any = None
-    asked_s: float = 0.0
-    report: Report | None = None
-    problem: str = ""
-    has_answered: bool = False
-    retiring: asyncio.Task[None] | None = None
-
-    @property
-    def is_ready(self) -> bool:
-        """Whether its worker takes work."""
-        return self.report is not None and self.report.state == "ready"
-
-    def as_json(self) -> dict[str, Any]:
-        """Give it as `percipio ray status --json` prints it."""
-        report = self.report
-        state = "retiring" if self.retiring else report.state if report else "pending"
-        row: dict[str, Any] = {"name": self.name, "role": self.role, "state": state}
-        row |= {
-            "generation": self.generation,
-            "why": self.problem or (report.why if report else ""),
-        }
-        if report:
-            row |= {"pid": report.pid, "node": report.node, "host": report.host}
-            row |= {"metrics": report.metrics_url, "actor": report.actor, "logs": report.logs}
-            row |= {"restarted": report.is_restarted, "lived_s": report.lived_s}
-        return row
-
-
 class Keeper:
     """Keeps the fleet of a deployment until it is killed."""
 
@@ -102,6 +69,9 @@ class Keeper:
         self._problem = ""
         self._snapshot: dict[str, Any] = {}
         self._ticks = 0
+        self._scalers = {role: Scaler(role) for role in ROLES}
+        self._decisions: dict[str, dict[str, Any]] = {}
+        self._looked_s = 0.0
         threading.Thread(target=self._run, daemon=True, name=KEEPER).start()
 
     def report(self) -> dict[str, Any]:
@@ -128,6 +98,7 @@ class Keeper:
                 for member in list(self._members.values()):
                     self._ask(member)
                 if self._spec is not None:
+                    await self._scale(store, self._spec)
                     for name, role in self._spec.roles.items():
                         self._converge(name, role, self._spec)
                 self._snapshot = self._describe()
@@ -156,7 +127,7 @@ class Keeper:
                 handle = ray.get_actor(name, self._place.namespace)
             except ValueError:  # it has just gone
                 continue
-            self._members[name] = _member(name, handle)
+            self._members[name] = member_of(name, handle)
 
     def _ask(self, member: Member) -> None:
         """Collect an answer if there is one, ask again, and start anew who does not answer."""
@@ -174,6 +145,35 @@ class Keeper:
             log.error("actor_hung", actor=member.name)
             ray.kill(member.handle, no_restart=False)
             member.asked, member.report, member.has_answered = None, None, False
+
+    async def _scale(self, store: Store, spec: Spec) -> None:
+        """Decide how many workers there should be, where that is not fixed; say why in Redis."""
+        free = {name for name, role in spec.roles.items() if role.least < role.most}
+        if spec.stopped or not free or time.monotonic() - self._looked_s < LOOK_S:
+            return
+        self._looked_s = time.monotonic()
+        try:
+            status = await read_status(store)
+            for name in free & self._scalers.keys():
+                await self._scale_role(store, status, name, spec)
+        except DependencyError as error:
+            log.warning("dependency_down", error=str(error))
+
+    async def _scale_role(self, store: Store, status: Status, name: str, spec: Spec) -> None:
+        role, wanted, scaler = spec.roles[name], spec.wanted(name), self._scalers[name]
+        ready = sum(m.role == name and m.is_ready for m in self._members.values())
+        partitions = self._place.keys.partitions
+        limits = limits_of(name, role.least, role.most, role.target_s, partitions)
+        decision = scaler.look(status, wanted, ready, limits)
+        self._decisions[name] = {"reason": decision.reason, "load": asdict(scaler.load)}
+        if decision.workers != wanted:
+            after, why = decision.workers, decision.reason
+            log.info("scaled", role=name, before=wanted, after=after, reason=why)
+            await record_decision(
+                store, name, before=wanted, after=after, reason=why, load=scaler.load
+            )
+            await write_count(store, name, after)
+            self._spec = replace(spec, counts={**spec.counts, name: after})
 
     def _converge(self, name: str, role: Role, spec: Spec) -> None:
         """Take one role a step nearer to what is wanted."""
@@ -241,7 +241,7 @@ class Keeper:
             .remote(order)
         )
         log.info("worker_asked_for", actor=full)
-        member = self._members[full] = _member(full, handle)
+        member = self._members[full] = member_of(full, handle)
         return member
 
     def _retire(self, member: Member) -> None:
@@ -270,6 +270,7 @@ class Keeper:
                     "wanted": spec.wanted(name),
                     "min": role.least,
                     "max": role.most,
+                    **self._decisions.get(name, {}),
                     "ready": sum(m.role == name and m.is_ready for m in self._members.values()),
                 }
                 for name, role in spec.roles.items()
@@ -286,8 +287,3 @@ class Keeper:
                 for member in sorted(self._members.values(), key=lambda m: (m.role, m.number))
             ],
         }
-
-
-def _member(name: str, handle: Any) -> Member:
-    role, generation, number = name.split("-")
-    return Member(name, role, int(generation), int(number), handle, time.monotonic())

@@ -7,12 +7,13 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
+from pipeline.demand import MOST_WORKERS, TARGETS_S
 from pipeline.errors import SettingsError
+from pipeline.scaling import Load
 from pipeline.stream import Store
 
 MODULES = {"detect": "workers.detect", "score": "workers.score"}
-MOST_WORKERS = 10_000
-_TARGET_S = {"detect": 0.5, "score": 1.0}
+KEPT_DECISIONS = 1000
 _CPUS = {"detect": 1.0, "score": 0.5}
 
 
@@ -59,7 +60,7 @@ def default_role(name: str) -> Role:
     """
     if name not in MODULES:
         raise SettingsError(f"{name}: no role; {' and '.join(MODULES)} are")
-    return Role(MODULES[name], cpus=_CPUS[name], target_s=_TARGET_S[name])
+    return Role(MODULES[name], cpus=_CPUS[name], target_s=TARGETS_S[name])
 
 
 @dataclass(frozen=True, slots=True)
@@ -134,6 +135,30 @@ async def write_spec(store: Store, spec: Spec) -> None:
 async def write_count(store: Store, role: str, count: int) -> None:
     """Write how many workers of a role are wanted from now on."""
     await store.run("HSET", store.keys.fleet, role, str(count))
+
+
+async def record_decision(
+    store: Store, role: str, *, before: int, after: int, reason: str, load: Load | None = None
+) -> None:
+    """Keep why the number of workers changed; the newest thousand are kept."""
+    row: dict[str, str | int | float] = {"role": role, "from": before, "to": after}
+    row["reason"] = reason
+    if load is not None:
+        row |= {"waiting": load.waiting, "oldest_s": round(load.oldest_s, 3)}
+        row |= {"arrived_per_s": round(load.arrived_per_s, 1)}
+        row |= {"dropped_per_s": round(load.dropped_per_s, 1)}
+    flat = [part for name, value in row.items() for part in (name, value)]
+    await store.run("XADD", store.keys.decisions, "MAXLEN", "~", KEPT_DECISIONS, "*", *flat)
+
+
+async def read_decisions(store: Store, count: int) -> list[dict[str, str]]:
+    """Give the newest decisions, the newest first; `at_ms` says when."""
+    found = await store.run("XREVRANGE", store.keys.decisions, "+", "-", "COUNT", count)
+    return [
+        {"at_ms": entry_id.decode().partition("-")[0]}
+        | {name.decode(): text.decode() for name, text in fields.items()}
+        for entry_id, fields in found
+    ]
 
 
 async def forget_spec(store: Store) -> None:
