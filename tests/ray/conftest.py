@@ -1,26 +1,31 @@
-"""Several Ray nodes on this machine, a Redis Cluster below them, and a deployment for each test."""
+"""Several Ray nodes on this machine, a Redis Cluster below them, and a deployment for each test.
+
+Ray is imported only where these tests run: `pytest -m ray tests/ray`.
+"""
 
 from __future__ import annotations
 
-import os
 import random
-import secrets
 from collections.abc import Callable, Iterator
-from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
-ray = pytest.importorskip("ray", reason="needs percipio[ray]")
+from pipeline.partition import Keys
+from tests.fault.cluster import Cluster
+from tests.fault.rig import executable
+from tests.fault.trial import PARTITIONS, note
 
-from pipeline.partition import Keys  # noqa: E402
-from tests.fault.cluster import Cluster  # noqa: E402
-from tests.fault.rig import executable  # noqa: E402
-from tests.fault.trial import PARTITIONS, note  # noqa: E402
-from tests.ray.rig import Nodes, NoNursery, RayTrial  # noqa: E402
+if TYPE_CHECKING:
+    from tests.ray.rig import Nodes, RayTrial
 
 ROOT = Path(__file__).parents[2]
+
+
+def pytest_ignore_collect(config: pytest.Config) -> bool | None:
+    """Leave everything out of a run without the marker."""
+    return "not ray" in config.getoption("markexpr") or None
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -30,21 +35,6 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
             item.add_marker(pytest.mark.filterwarnings("default"))  # Ray's own
             if item.get_closest_marker("timeout") is None:
                 item.add_marker(pytest.mark.timeout(400))
-
-
-@pytest.fixture(scope="session", autouse=True)
-def _environment() -> Iterator[None]:
-    """A token of our own, not the user's; nodes find our code."""
-    before = dict(os.environ)
-    os.environ |= {
-        "RAY_AUTH_MODE": "token",
-        "RAY_AUTH_TOKEN": secrets.token_hex(32),
-        "RAY_gcs_rpc_server_reconnect_timeout_s": "10",  # 60: a test must not wait so long
-        "PYTHONPATH": str(ROOT),
-    }
-    yield
-    os.environ.clear()
-    os.environ |= before
 
 
 @pytest.fixture(scope="session")
@@ -60,8 +50,11 @@ def redis_cluster(
 
 
 @pytest.fixture
-def nodes() -> Iterator[Nodes]:
-    """A head that runs no workers, and three nodes that do."""
+def nodes(monkeypatch: pytest.MonkeyPatch) -> Iterator[Nodes]:
+    """A head that runs no workers, and three nodes that do; they find our code."""
+    from tests.ray.rig import Nodes
+
+    monkeypatch.setenv("PYTHONPATH", str(ROOT))
     nodes = Nodes()
     nodes.start(3)
     yield nodes
@@ -73,10 +66,12 @@ def ray_trial(
     redis_cluster: Cluster, nodes: Nodes, request: pytest.FixtureRequest
 ) -> Iterator[RayTrial]:
     """A deployment of its own, under a load that the test chooses."""
+    from tests.ray.rig import NoNursery, RayTrial
+
     given = request.config.getoption("--fault-seed")
     seed: int = random.SystemRandom().randrange(10**6) if given is None else given
     print(f"--fault-seed {seed}")
-    keys = replace(Keys(partitions=PARTITIONS), prefix=f"ray{seed}")
+    keys = Keys(f"ray{seed}", PARTITIONS)
     trial = RayTrial(redis_cluster.url, NoNursery(Path()), seed, redis_cluster.connect, keys=keys)
     trial.nodes = nodes
     yield trial

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import secrets
 import signal
 import time
 from collections.abc import Iterator
@@ -11,6 +12,13 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import psutil
+
+os.environ |= {  # Ray reads them when it is imported
+    "RAY_AUTH_MODE": "token",
+    "RAY_AUTH_TOKEN": secrets.token_hex(32),
+    "RAY_gcs_rpc_server_reconnect_timeout_s": "10",  # 60: a test must not wait so long
+}
+
 from ray.cluster_utils import Cluster as RayCluster
 
 from pipeline.settings import load_settings
