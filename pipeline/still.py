@@ -18,9 +18,9 @@ Thumbnail = NDArray[np.uint8]
 """uint8 (h, w), grey."""
 
 MAX_SOURCES = 4096
-"""Sources remembered, the longest unseen forgotten first: at most about 4 KB each."""
+"""Sources remembered, the longest undetected forgotten first: about 6 KB each."""
 MAX_AGE_S = 60.0
-"""Nothing is said of a frame from one detected longer ago."""
+"""Nothing is said of a frame from one detected longer ago, which is forgotten."""
 
 
 def difference(one: Thumbnail, other: Thumbnail) -> int:
@@ -90,7 +90,6 @@ class StillGate:
             last = self._references.get(source)
             if last is None or now_s - last.detected_s > MAX_AGE_S:
                 return None
-            self._references.move_to_end(source)
             if last.run >= self._longest_run or size_wh != (last.answer.width, last.answer.height):
                 return None
             if difference(last.thumbnail, thumbnail) >= self._threshold:
@@ -122,7 +121,14 @@ class StillGate:
             last = self._references.get(source)
             if last is not None and last.frame > frame:
                 return
+            self._references.pop(source, None)
             self._references[source] = _Reference(thumbnail, answer, frame, now_s)
-            self._references.move_to_end(source)
-            if len(self._references) > self._max_sources:
-                self._references.popitem(last=False)
+            self._forget(now_s)
+
+    def _forget(self, now_s: float) -> None:
+        """Let go of what is too old to be taken, and of the oldest beyond the limit."""
+        while (
+            len(self._references) > self._max_sources
+            or now_s - next(iter(self._references.values())).detected_s > MAX_AGE_S
+        ):
+            self._references.popitem(last=False)

@@ -123,7 +123,16 @@ def test_an_older_frame_does_not_take_the_place_of_a_newer() -> None:
     assert gate.recall("a", plain(), SIZE, 0.0) is not None
 
 
-def test_sources_that_come_and_go_do_not_add_up() -> None:
+def test_sources_that_come_and_go_are_forgotten_after_a_minute() -> None:
+    gate = StillGate(6, 10)
+    for number in range(1000):
+        gate.note(f"s{number}", plain(), answer(), (number, 0), float(number))
+        gate.recall(f"s{number - 30}", plain(), SIZE, float(number))
+
+    assert len(gate) == MAX_AGE_S + 1
+
+
+def test_sources_beyond_the_limit_are_forgotten_at_once() -> None:
     gate = StillGate(6, 10, max_sources=3)
     for number in range(10):
         gate.note(f"s{number}", plain(), answer(), (number, 0), 0.0)
