@@ -41,6 +41,7 @@ from benchmarks.still import DEMO, SCENE_SEED, with_noise
 from pipeline.embedded import EmbeddedRedis
 from pipeline.image import decode
 from pipeline.partition import Keys
+from pipeline.records import Image
 from pipeline.scene import Scene
 
 KEYS = Keys()
@@ -178,18 +179,30 @@ def _is_ready(client: Redis, *, score: bool) -> bool:
     return is_read and (not score or client.hget(owner, "owner") not in (None, b""))
 
 
-def compare(
-    configs: dict[str, dict[str, str]], make: Callable[[], Frames], rounds: int, *, warm: bool
-) -> list[dict[str, Any]]:
-    """Let the workers take turns on the same frames; with `warm` the first turn does not count."""
-    with ExitStack() as stack:
-        made = [stack.enter_context(deployment(name, env)) for name, env in configs.items()]
+class Fleet:
+    """Deployments by their settings, each started once and kept for the rows to come."""
+
+    def __init__(self, stack: ExitStack) -> None:
+        self._stack = stack
+        self._made: dict[str, Deployment] = {}
+
+    def get(self, name: str, environ: dict[str, str]) -> Deployment:
+        """Give the deployment of these settings, with no turns taken."""
+        key = json.dumps(environ, sort_keys=True)
+        if key not in self._made:
+            self._made[key] = self._stack.enter_context(deployment(name, environ))
+        self._made[key].turns.clear()
+        return self._made[key]
+
+    def compare(
+        self, configs: dict[str, dict[str, str]], make: Callable[[], Frames], rounds: int
+    ) -> list[dict[str, Any]]:
+        """Let the workers take turns on the same frames."""
+        made = [self.get(name, environ) for name, environ in configs.items()]
         frames = make()
-        for turn in range(rounds + warm):
+        for turn in range(rounds):
             for one in made if turn % 2 else made[::-1]:
                 one.take(frames)
-                if warm and not turn:
-                    one.turns.clear()
             frames = make()
         return [one.summary(len(frames)) for one in made]
 
@@ -201,47 +214,48 @@ def _unlike(pictures: Sequence[bytes]) -> Frames:
     return [("cars", unique(jpeg, next(_numbers))) for jpeg in pictures]
 
 
-def moving(args: argparse.Namespace, gate: dict[str, str]) -> list[dict[str, Any]]:
-    """Measure what looking costs where it never helps."""
+def moving(args: argparse.Namespace, fleet: Fleet, gate: dict[str, str]) -> list[dict[str, Any]]:
+    """Measure what looking costs where it never helps, after a turn that does not count."""
     pictures = list(islice(read_frames(args.data / "media" / "cars.mp4", 1), args.frames))
     configs = {"off": OFF, "cache": CACHE, "gate": OFF | gate}
-    return compare(configs, lambda: _unlike(pictures), args.rounds, warm=True)
+    fleet.compare(configs, lambda: _unlike(pictures[:16]), 1)
+    return fleet.compare(configs, lambda: _unlike(pictures), args.rounds)
 
 
-def repeated(args: argparse.Namespace, _gate: dict[str, str]) -> list[dict[str, Any]]:
-    """Measure the cache on a file that comes again: all turns after the first know it."""
+def repeated(args: argparse.Namespace, fleet: Fleet, _: dict[str, str]) -> list[dict[str, Any]]:
+    """Measure the cache on a file that comes again, after a turn in which it is new."""
     pictures = list(islice(read_frames(args.data / "media" / "cars.mp4", 1), args.frames))
     frames = [("cars", jpeg) for jpeg in pictures]
-    return compare({"off": OFF, "cache": CACHE}, lambda: frames, 2, warm=True)
+    fleet.compare({"cache": CACHE}, lambda: frames, 1)
+    return fleet.compare({"off": OFF, "cache": CACHE}, lambda: frames, 2)
 
 
-def stills(args: argparse.Namespace, gate: dict[str, str]) -> list[dict[str, Any]]:
+def stills(args: argparse.Namespace, fleet: Fleet, gate: dict[str, str]) -> list[dict[str, Any]]:
     """Measure the gate on still pictures with noise."""
     paths = sorted((args.data / "coco" / "images").glob("*.jpg"))[:CAMERAS]
     bases = [decode(path.read_bytes()).image for path in paths]
+    return fleet.compare({"off": OFF, "gate": OFF | gate}, _noisy(bases), 3)
+
+
+def frozen(_: argparse.Namespace, fleet: Fleet, gate: dict[str, str]) -> list[dict[str, Any]]:
+    """Measure the gate on the built-in scene, standing still."""
+    scene = Scene(SCENE_SEED, fps=15.0)
+    bases = [scene.frame(150 * number).image for number in range(CAMERAS)]
+    demo = OFF | {"PERCIPIO_MODEL": str(DEMO), "PERCIPIO_IMAGE_SIZE": "320"}
+    return fleet.compare({"off": demo, "gate": demo | gate}, _noisy(bases), 3)
+
+
+def _noisy(bases: Sequence[Image]) -> Callable[[], Frames]:
     rng = np.random.default_rng(5)
 
     def make() -> Frames:
         turns = range(20)
         return [(f"s{n}", with_noise(base, rng)) for _ in turns for n, base in enumerate(bases)]
 
-    return compare({"off": OFF, "gate": OFF | gate}, make, 3, warm=False)
+    return make
 
 
-def frozen(args: argparse.Namespace, gate: dict[str, str]) -> list[dict[str, Any]]:
-    """Measure the gate on the built-in scene, standing still."""
-    scene, rng = Scene(SCENE_SEED, fps=15.0), np.random.default_rng(6)
-    bases = [scene.frame(150 * n).image for n in range(CAMERAS)]
-    demo = {"PERCIPIO_MODEL": str(DEMO), "PERCIPIO_IMAGE_SIZE": "320"}
-
-    def make() -> Frames:
-        turns = range(20)
-        return [(f"f{n}", with_noise(base, rng)) for _ in turns for n, base in enumerate(bases)]
-
-    return compare({"off": demo | OFF, "gate": demo | OFF | gate}, make, 3, warm=False)
-
-
-def reads(args: argparse.Namespace, _gate: dict[str, str]) -> list[dict[str, Any]]:
+def reads(args: argparse.Namespace, _: Fleet, _gate: dict[str, str]) -> list[dict[str, Any]]:
     """Measure reads of a state while a backlog is detected and scored."""
     pictures = list(islice(read_frames(args.data / "media" / "cars.mp4", 1), args.frames))
     with deployment("busy", OFF, score=True) as busy:
@@ -275,13 +289,15 @@ def main() -> None:
     parser.add_argument("--data", type=Path, required=True, help="folder with coco/ and media/")
     parser.add_argument("--rows", default=",".join(ROWS), help="default: %(default)s")
     parser.add_argument("--rounds", type=int, default=4, help="of `moving`")
-    parser.add_argument("--frames", type=int, default=100, help="of the video in a turn")
+    parser.add_argument("--frames", type=int, default=60, help="of the video in a turn")
     parser.add_argument("--threshold", default="8", help="of the gate, in 256 levels")
     args = parser.parse_args()
     os.environ.setdefault("PERCIPIO_MODEL_DIR", str((args.data / "weights").resolve()))
-    for name in args.rows.split(","):
-        for found in ROWS[name](args, {"PERCIPIO_STILL_THRESHOLD": args.threshold}):
-            print(json.dumps({"row": name, **found}), flush=True)
+    with ExitStack() as stack:
+        fleet = Fleet(stack)
+        for name in args.rows.split(","):
+            for found in ROWS[name](args, fleet, {"PERCIPIO_STILL_THRESHOLD": args.threshold}):
+                print(json.dumps({"row": name, **found}), flush=True)
 
 
 if __name__ == "__main__":
