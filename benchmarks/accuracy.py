@@ -1,6 +1,6 @@
 """Accuracy of every runtime: mAP on labelled pictures, and box by box against torch in fp32.
 
-    python -m benchmarks.accuracy --data DIR [--runtimes torch,openvino] [--json]
+    python -m benchmarks.accuracy --data DIR [--runtimes NAMES] [--exported FOLDERS] [--json]
 
 DIR holds coco/images with coco/labels (one `class cx cy w h` a line, 0 to 1) and media/*.mp4.
 Protocol of the mAP: pictures padded to a square, confidence above 0.001, suppression at IoU 0.7,
@@ -64,6 +64,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--model", default="yolov9t", help="name or path (default: %(default)s)")
     parser.add_argument("--model-dir", type=Path, help="default: weights/ in the data folder")
     parser.add_argument("--runtimes", default="torch,openvino,onnx", help="default: %(default)s")
+    parser.add_argument(
+        "--exported", nargs="*", default=[], help="other files of the same model: int8, say"
+    )
     parser.add_argument("--precision", default="auto", help="auto, fp32 or fp16")
     parser.add_argument("--device", default="auto", help="auto, cpu or cuda:N")
     parser.add_argument("--image-size", type=int, default=640)
@@ -102,10 +105,13 @@ def evaluate(args: argparse.Namespace) -> list[Row]:
     )
     reference: dict[str, list[Detections]] = {}
     rows = []
-    for name in [REFERENCE, *(name for name in args.runtimes.split(",") if name != REFERENCE)]:
-        precision = "fp32" if name == REFERENCE else args.precision
+    first = replace(options, runtime=REFERENCE, precision="fp32")
+    named = [replace(options, runtime=name) for name in args.runtimes.split(",")]
+    others = [replace(options, model=path) for path in args.exported]
+    for wanted in [first, *(one for one in named if one.runtime != REFERENCE), *others]:
+        name = wanted.runtime if wanted.model == options.model else Path(wanted.model).name
         try:
-            detector = load_detector(replace(options, runtime=name, precision=precision))
+            detector = load_detector(wanted)
         except DependencyError as error:
             print(f"{name} is left out: {error}", file=sys.stderr)
             continue
@@ -116,7 +122,7 @@ def evaluate(args: argparse.Namespace) -> list[Row]:
         square = mean_average_precision(truth, found["square"])
         rows.append(
             Row(
-                runtime=f"{name} {detector.info.precision} {detector.info.device}",
+                runtime=f"{name} {detector.info.precision}",
                 map50_95=square[0],
                 map50=square[1],
                 map50_95_rectangle=mean_average_precision(truth, found["pictures"])[0],

@@ -8,6 +8,7 @@ with many of them, and where Redis and the decoders share them.
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -32,11 +33,29 @@ def open_runtime(spec: ModelSpec) -> OpenVinoRuntime:
 
 def write_folder(onnx: Path, folder: Path) -> None:
     """Write an ONNX file as an OpenVINO folder, class names beside it as ultralytics does."""
+    model = ov.Core().read_model(str(onnx))
+    save_folder(model, folder, read_metadata(onnx, Kind.ONNX).labels)
+
+
+def save_folder(model: Any, folder: Path, labels: Sequence[str]) -> None:
+    """Write a network as an OpenVINO folder."""
     folder.mkdir(parents=True, exist_ok=True)
-    metadata = read_metadata(onnx, Kind.ONNX)
-    ov.save_model(ov.Core().read_model(str(onnx)), folder / "model.xml", compress_to_fp16=False)
-    text = json.dumps({"task": "detect", "names": dict(enumerate(metadata.labels))})  # JSON is YAML
+    ov.save_model(model, folder / "model.xml", compress_to_fp16=False)
+    text = json.dumps({"task": "detect", "names": dict(enumerate(labels))})  # JSON is YAML
     (folder / "metadata.yaml").write_text(text, encoding="utf-8")
+
+
+def read_model(path: Path) -> Any:
+    """Read a network that takes uint8 (n, h, w, 3) BGR, or is made to.
+
+    Raises:
+        SettingsError: it takes no pictures.
+        DependencyError: the file cannot be read.
+    """
+    try:
+        return _with_pixels(ov.Core().read_model(str(path)))
+    except RuntimeError as error:
+        raise DependencyError(f"{path} cannot be read by OpenVINO: {error}") from error
 
 
 class OpenVinoRuntime:
@@ -50,13 +69,12 @@ class OpenVinoRuntime:
         if weights.kind is Kind.CHECKPOINT:
             path = onnx_of(weights, spec.model_dir)
         self._core = ov.Core()
-        try:
-            self._model = _with_pixels(self._core.read_model(str(path)))
-        except RuntimeError as error:
-            raise DependencyError(f"{path} cannot be read by OpenVINO: {error}") from error
+        self._model = read_model(path)
         kind = weights.kind if weights.kind is Kind.OPENVINO else Kind.ONNX
         self.labels = read_metadata(path, kind).labels
         self.precision = "fp32" if spec.precision == "auto" else spec.precision
+        if any(op.get_type_name() == "FakeQuantize" for op in self._model.get_ops()):
+            self.precision = "int8"
         self._config = {
             "INFERENCE_PRECISION_HINT": "f16" if self.precision == "fp16" else "f32",
             "INFERENCE_NUM_THREADS": spec.threads,

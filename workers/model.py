@@ -5,8 +5,10 @@ from __future__ import annotations
 import argparse
 import json
 import shutil
+import sys
 import time
 from collections.abc import Sequence
+from contextlib import redirect_stdout
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -32,6 +34,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     actions.add_parser("info", help="what would run here, and why")
     export = actions.add_parser("export", help="write the model for another runtime")
     export.add_argument("target", type=Path, help="a .onnx file, or a folder for OpenVINO")
+    export.add_argument(
+        "--int8", type=Path, nargs="+", metavar="PICTURES", help="8-bit, calibrated on these"
+    )
     verify = actions.add_parser("verify", help="compare the runtimes that work here on pictures")
     verify.add_argument("pictures", type=Path, nargs="+", help="files, or folders of them")
     verify.add_argument("--limit", type=int, default=32, help="at most so many (%(default)s)")
@@ -67,8 +72,12 @@ def _export(args: argparse.Namespace, settings: Settings) -> dict[str, Any]:
         raise SettingsError(f"{weights.path} is an export already: only .pt weights are exported")
     if target.suffix not in {"", ".onnx"}:
         raise SettingsError(f"{target}: expected a .onnx file or a folder for OpenVINO")
+    if args.int8 and target.suffix:
+        raise SettingsError(f"{target}: int8 is for OpenVINO, name a folder")
     onnx = onnx_of(weights, mine.model_dir)
     try:
+        if args.int8:
+            return _quantize(onnx, args, mine.image_size)
         if target.suffix:
             shutil.copyfile(onnx, target)
         else:
@@ -76,6 +85,17 @@ def _export(args: argparse.Namespace, settings: Settings) -> dict[str, Any]:
     except OSError as error:
         raise DependencyError(f"{target} cannot be written: {error}") from error
     return {"written": str(target)}
+
+
+def _quantize(onnx: Path, args: argparse.Namespace, image_size: int) -> dict[str, Any]:
+    from pipeline.quantize import write_int8
+    from pipeline.weights import Kind, read_metadata
+
+    pictures = [path.read_bytes() for path in _files_of(args.int8)]
+    labels = read_metadata(onnx, Kind.ONNX).labels
+    with redirect_stdout(sys.stderr):  # nncf shows its progress
+        write_int8(onnx, args.target, pictures, image_size, labels)
+    return {"written": str(args.target), "precision": "int8", "pictures": len(pictures)}
 
 
 def _verify(args: argparse.Namespace, settings: Settings) -> dict[str, Any]:

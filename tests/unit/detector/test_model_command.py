@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import argparse
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from pipeline.detector import DetectorOptions, load_detector
 from pipeline.errors import DependencyError, SettingsError
 from pipeline.settings import load_settings
 from workers.model import add_arguments, run
@@ -87,3 +89,34 @@ def test_verify_without_pictures_is_wrong_usage(
     """A folder without pictures is told, not compared."""
     with pytest.raises(SettingsError, match="among what was named"):
         call(capsys, tiny, "verify", str(tmp_path))
+
+
+@pytest.mark.long
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.timeout(300)
+def test_int8_is_calibrated_on_pictures_and_says_what_it_is(
+    capsys: pytest.CaptureFixture[str], tiny: Path, tmp_path: Path, bus: bytes
+) -> None:
+    """The folder runs as any other, in whole numbers, and finds nearly the same scores."""
+    (tmp_path / "bus.jpg").write_bytes(bus)
+    target = tmp_path / "small_openvino_model"
+
+    _, found = call(capsys, tiny, "export", str(target), "--int8", str(tmp_path / "bus.jpg"))
+
+    assert (found["precision"], found["pictures"]) == ("int8", 1)
+    _, info = call(capsys, target, "info")
+    assert (info["precision"], info["labels"]) == ("int8", ["disc", "box", "ring"])
+    options = DetectorOptions(
+        model=str(tiny), model_dir=tiny.parent, device="cpu", image_size=320, confidence=0
+    )
+    exact, whole = load_detector(options), load_detector(replace(options, model=str(target)))
+    (expected,), (found_there,) = (one.detect([one.decode(bus)]) for one in (exact, whole))
+    assert found_there.confidence[0] == pytest.approx(expected.confidence[0], rel=0.05)
+
+
+def test_int8_is_for_openvino(
+    capsys: pytest.CaptureFixture[str], tiny: Path, tmp_path: Path
+) -> None:
+    """A .onnx file is not quantised."""
+    with pytest.raises(SettingsError, match="int8 is for OpenVINO"):
+        call(capsys, tiny, "export", str(tmp_path / "a.onnx"), "--int8", str(tmp_path))
