@@ -27,7 +27,7 @@ from benchmarks.speed_frames import IMAGE_SIZE
 from pipeline.checkpoint import _ultralytics
 from pipeline.errors import PercipioError
 from pipeline.exports import onnx_of
-from pipeline.runtimes import Runtime, available_cores, open_runtime
+from pipeline.runtimes import Pixels, Runtime, available_cores, open_runtime
 from pipeline.weights import Kind, Weights, find_weights, read_metadata
 
 SHAPE = (384, 640)
@@ -65,6 +65,7 @@ def main() -> None:
     parser.add_argument("--models-dir", type=Path, help="keep networks and exports here")
     parser.add_argument("--precisions", default="fp32,int8", help="default: %(default)s")
     parser.add_argument("--repeats", type=int, default=3)
+    parser.add_argument("--shape", type=int, nargs=2, default=SHAPE, help="height and width")
     parser.add_argument("--prepare-only", action="store_true", help="make the exports only")
     parser.add_argument("--json", action="store_true")
     args = parser.parse_args()
@@ -92,7 +93,10 @@ def measure(args: argparse.Namespace, folder: Path) -> Iterator[Row]:
                 print(f"yolov9{letter} {name} {precision}: {error}", file=sys.stderr)
                 continue
             for batch in () if args.prepare_only else BATCHES:
-                yield _row(f"yolov9{letter}", runtime, precision, batch, args.repeats)
+                pixels = np.random.default_rng(1).integers(
+                    0, 255, (batch, *args.shape, 3), np.uint8
+                )
+                yield _row(f"yolov9{letter}", runtime, precision, pixels, args.repeats)
 
 
 def weights_of(letter: str, data: Path, folder: Path) -> Weights:
@@ -131,8 +135,8 @@ def _int8(weights: Weights, folder: Path, data: Path) -> Path:
     return target
 
 
-def _row(model: str, runtime: Runtime, precision: str, batch: int, repeats: int) -> Row:
-    pixels = np.random.default_rng(1).integers(0, 255, (batch, *SHAPE, 3), np.uint8)
+def _row(model: str, runtime: Runtime, precision: str, pixels: Pixels, repeats: int) -> Row:
+    batch = len(pixels)
     runtime.infer(pixels)
     wall, cpu = [], []
     for _ in range(repeats):

@@ -63,7 +63,8 @@ class Stream:
     def __enter__(self) -> Self:
         self._server.start()
         environ = os.environ | self._environ | {"PERCIPIO_REDIS_URL": self._server.url}
-        self._worker = subprocess.Popen([sys.executable, "-m", "workers.detect"], env=environ)
+        command = [sys.executable, "-m", "workers.leash", "workers.detect"]
+        self._worker = subprocess.Popen(command, env=environ, stdin=subprocess.PIPE)
         self._client = Redis.from_url(self._server.url)
         self._processes = [psutil.Process(self._worker.pid), psutil.Process(self._server.pid)]
         self._await_worker()
