@@ -84,8 +84,11 @@ class OpenVinoRuntime:
         self._batch = shape[0].get_length() if shape[0].is_static else None
         fixed = shape[1].is_static and shape[2].is_static
         self.input_size = (shape[1].get_length(), shape[2].get_length()) if fixed else None
-        self._single = self._requests("LATENCY")[0]
-        self._streams = self._requests("THROUGHPUT") if self._batch is None else []
+        try:
+            self._single = self._requests("LATENCY")[0]
+            self._streams = self._requests("THROUGHPUT") if self._batch is None else []
+        except RuntimeError as error:
+            raise DependencyError(f"{path} cannot be compiled by OpenVINO: {error}") from error
 
     def infer(self, batch: Pixels) -> Floats:
         """Give the network's output for the batch, float32."""
