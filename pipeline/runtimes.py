@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import ctypes
 import importlib
+import math
 import os
 import re
 from collections.abc import Callable, Sequence
@@ -39,6 +40,7 @@ _ON_CUDA = {
 }
 _CPU_ONLY = frozenset({"openvino", "onnx"})
 _DEVICE = re.compile(r"auto|cpu|cuda(:\d+)?\Z")
+CPU_QUOTA = Path("/sys/fs/cgroup/cpu.max")
 NAMES = ("auto", "torch", "openvino", "onnx", "tensorrt")
 
 
@@ -144,11 +146,20 @@ def choose_device(device: str, *, cpu_only: bool = False) -> tuple[str, str]:
     return "cpu", f"no CUDA: {problem}"
 
 
-def available_cores() -> int:
-    """Count the cores that this process may run on."""
+def available_cores(quota_file: Path = CPU_QUOTA) -> int:
+    """Count the cores that this process may use: those it may run on, and a container's share.
+
+    Args:
+        quota_file: cgroup v2's `cpu.max`: microseconds (or `max`) of a period of microseconds.
+    """
+    cores = os.cpu_count() or 1
     if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
+        cores = len(os.sched_getaffinity(0))
+    try:
+        quota, period = quota_file.read_text().split()
+    except (OSError, ValueError):
+        return cores  # no cgroup v2 here
+    return cores if quota == "max" else max(1, min(cores, math.ceil(int(quota) / int(period))))
 
 
 def in_chunks(run: Callable[[Pixels], Floats], batch: Pixels, size: int) -> Floats:

@@ -21,6 +21,7 @@ from pipeline.runtimes import (
     ModelSpec,
     Runtime,
     _opener,
+    available_cores,
     choose_device,
     in_chunks,
     join,
@@ -62,6 +63,21 @@ def test_runtimes_compute_the_same(
     assert found.dtype == np.float32
     assert found == pytest.approx(expected, abs=2e-3)
     assert runtimes[name].labels == runtimes["torch"].labels == ("disc", "box", "ring")
+
+
+@pytest.mark.parametrize(
+    ("quota", "cores"),
+    [("max 100000", 8), ("150000 100000", 2), ("20000 100000", 1), ("3200000 100000", 8), ("", 8)],
+)
+def test_a_containers_share_bounds_the_threads(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, quota: str, cores: int
+) -> None:
+    """A container with two cores' time on a host of 64 must not start 64 threads."""
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _: set(range(8)), raising=False)
+    (tmp_path / "cpu.max").write_text(quota)
+
+    assert available_cores(tmp_path / "cpu.max") == cores
+    assert available_cores(tmp_path / "none") == 8
 
 
 def test_auto_takes_openvino_on_a_cpu_and_says_why(tiny: Path, model_dir: Path) -> None:
