@@ -49,7 +49,16 @@ function decoded(text) {
 
 function enter() {
   if (!session.may("read")) {
-    show({ node: blank("key", "This key may not read", "Sign in with one that has the role read or admin.", h("button", { class: "button", type: "button", onclick: leave }, "Sign out")), title: "Sign in", close() {} });
+    show({
+      node: blank(
+        "key",
+        "This key may not read",
+        "Sign in with one that has the role read or admin.",
+        h("button", { class: "button", type: "button", onclick: leave }, "Sign out"),
+      ),
+      title: "Sign in",
+      close() {},
+    });
     return;
   }
   isIn = true;
@@ -75,7 +84,15 @@ async function leave() {
 }
 
 async function begin() {
-  show({ node: h("div", { class: "page" }, h("div", { class: "bone line", role: "status", "aria-label": "loading" })), title: "percipio", close() {} });
+  show({
+    node: h(
+      "div",
+      { class: "page" },
+      h("div", { class: "bone line", role: "status", "aria-label": "loading" }),
+    ),
+    title: "percipio",
+    close() {},
+  });
   try {
     await session.load();
     link.up();
@@ -87,7 +104,16 @@ async function begin() {
       return;
     }
     link.down(error);
-    show({ node: blank("dead", "The API does not answer", error.message, h("button", { class: "button primary", type: "button", onclick: begin }, "Try again")), title: "Away", close() {} });
+    show({
+      node: blank(
+        "dead",
+        "The API does not answer",
+        error.message,
+        h("button", { class: "button primary", type: "button", onclick: begin }, "Try again"),
+      ),
+      title: "Away",
+      close() {},
+    });
   }
 }
 

@@ -62,7 +62,12 @@ export class TimeChart {
     const value = h("b", {}, "–");
     const button = h(
       "button",
-      { type: "button", class: "legend-entry", "aria-pressed": String(!series.off), onclick: () => this.#toggle(index) },
+      {
+        type: "button",
+        class: "legend-entry",
+        "aria-pressed": String(!series.off),
+        onclick: () => this.#toggle(index),
+      },
       h("i", { class: `swatch ${series.swatch}` }),
       series.label,
       value,
@@ -102,7 +107,12 @@ export class TimeChart {
 
   #settings(width) {
     const { series, height, range, span_s: spanS } = this.#options;
-    const axis = { stroke: colour("--dim"), grid: { stroke: colour("--grid"), width: 1 }, ticks: { show: false }, font: "11px system-ui, sans-serif" };
+    const axis = {
+      stroke: colour("--dim"),
+      grid: { stroke: colour("--grid"), width: 1 },
+      ticks: { show: false },
+      font: "11px system-ui, sans-serif",
+    };
     return {
       width,
       height,
@@ -114,7 +124,12 @@ export class TimeChart {
         y: { range: range ?? ((plot, low, high) => [0, Math.max(1, (high ?? 1) * 1.15)]) },
       },
       axes: [
-        { ...axis, space: 70, size: 28, values: (plot, ticks) => ticks.map((tick) => clock(tick * 1000).slice(0, spanS() > 600 ? 5 : 8)) },
+        {
+          ...axis,
+          space: 70,
+          size: 28,
+          values: (plot, ticks) => ticks.map((tick) => clock(tick * 1000).slice(0, spanS() > 600 ? 5 : 8)),
+        },
         { ...axis, size: 42, space: 34 },
       ],
       series: [

@@ -6,7 +6,11 @@ import { link } from "./link.js";
 import { session } from "./session.js";
 import { status } from "./status.js";
 
-const PLACES = [["#/", "Sources", "grid"], ["#/pipeline", "Pipeline", "flow"], ["#/dead", "Dead letters", "dead"]];
+const PLACES = [
+  ["#/", "Sources", "grid"],
+  ["#/pipeline", "Pipeline", "flow"],
+  ["#/dead", "Dead letters", "dead"],
+];
 const THEMES = { auto: "auto", light: "sun", dark: "moon" };
 const LONG_MS = 15_000;
 const WAITING = { frames: "The oldest frame has waited for", events: "The oldest event has waited for" };
@@ -16,11 +20,22 @@ const SAYS = { connecting: "Connecting", live: "Live", lost: "Disconnected" };
 export function chrome(leave) {
   const top = document.getElementById("top");
   const badge = h("span", { class: "count", hidden: true });
-  const links = PLACES.map(([href, label, name]) => h("a", { href }, icon(name), h("span", {}, label), href === "#/dead" ? badge : null));
+  const links = PLACES.map(([href, label, name]) =>
+    h("a", { href }, icon(name), h("span", {}, label), href === "#/dead" ? badge : null),
+  );
   const pill = h("span", { class: "pill", role: "status" }, h("i"), h("span"));
-  const out = h("button", { type: "button", class: "round", "aria-label": "Sign out", onclick: leave }, icon("leave"));
+  const out = h(
+    "button",
+    { type: "button", class: "round", "aria-label": "Sign out", onclick: leave },
+    icon("leave"),
+  );
   top.replaceChildren(
-    h("a", { class: "brand", href: "#/", "aria-label": "percipio, all sources" }, mark(), h("span", {}, "percipio")),
+    h(
+      "a",
+      { class: "brand", href: "#/", "aria-label": "percipio, all sources" },
+      mark(),
+      h("span", {}, "percipio"),
+    ),
     h("nav", { "aria-label": "Main" }, ...links),
     h("div", { class: "tools" }, pill, themeButton(), out),
   );
@@ -28,7 +43,13 @@ export function chrome(leave) {
   const update = () => {
     setText(pill.lastElementChild, SAYS[link.state]);
     setAttribute(pill, "data-state", link.state);
-    setAttribute(pill, "title", link.missed ? `${count(link.missed)} results were not sent to this page, which was too slow for them` : null);
+    setAttribute(
+      pill,
+      "title",
+      link.missed
+        ? `${count(link.missed)} results were not sent to this page, which was too slow for them`
+        : null,
+    );
     document.documentElement.dataset.link = link.state;
     out.hidden = !session.needsKey;
     setAttribute(out, "title", `Signed in: ${session.says}`);
@@ -63,7 +84,11 @@ function tell(banner) {
     return;
   }
   if (!banner.firstChild) {
-    const retry = h("button", { type: "button", class: "button small", onclick: () => status.again() }, "Try now");
+    const retry = h(
+      "button",
+      { type: "button", class: "button small", onclick: () => status.again() },
+      "Try now",
+    );
     banner.append(h("div", { class: "banner" }, icon("dead"), h("p", {}, h("strong"), h("span")), retry));
   }
   const [strong, rest] = banner.querySelector("p").children;
@@ -79,7 +104,10 @@ function noticesOf(now) {
   if (!now) return [];
   const found = [];
   const lonely = now.partitions.filter((part) => !part.owner).length;
-  if (lonely) found.push(`${count(lonely)} of ${count(now.partitions.length)} partitions have no score worker: nothing of them is scored.`);
+  if (lonely)
+    found.push(
+      `${count(lonely)} of ${count(now.partitions.length)} partitions have no score worker: nothing of them is scored.`,
+    );
   if (!now.workers.detect.length) found.push("No detect worker has come yet: frames wait.");
   for (const [name, says] of Object.entries(WAITING)) {
     const oldestMs = Math.max(0, ...now.partitions.map((part) => part.streams[name].oldest_ms));
@@ -91,7 +119,11 @@ function noticesOf(now) {
 function themeButton() {
   const names = Object.keys(THEMES);
   let at = Math.max(0, names.indexOf(document.documentElement.dataset.theme ?? "auto"));
-  const button = h("button", { type: "button", class: "round", onclick: () => choose((at + 1) % names.length) });
+  const button = h("button", {
+    type: "button",
+    class: "round",
+    onclick: () => choose((at + 1) % names.length),
+  });
   function choose(next) {
     at = next;
     const name = names[at];

@@ -13,7 +13,8 @@ export const level = (value, digits = 3) => (known(value) ? value.toFixed(digits
 export const rate = (value) => (!known(value) ? NONE : value >= 100 ? count(value) : value.toFixed(1));
 
 /** 0.25 as `25 %`. */
-export const percent = (value) => (known(value) ? `${(100 * value).toFixed(value > 0.99 && value < 1 ? 1 : 0)} %` : NONE);
+export const percent = (value) =>
+  known(value) ? `${(100 * value).toFixed(value > 0.99 && value < 1 ? 1 : 0)} %` : NONE;
 
 /** A length of time, given in ms. */
 export function span(ms) {
@@ -44,7 +45,11 @@ export const clock = (ms) => new Date(ms).toLocaleTimeString("en-GB");
 
 /** `car:3,person:1` as `[["car", "3"], ["person", "1"]]`. */
 export const labels = (text) =>
-  text ? text.split(",").map((part) => [part.slice(0, part.lastIndexOf(":")), part.slice(part.lastIndexOf(":") + 1)]) : [];
+  text
+    ? text
+        .split(",")
+        .map((part) => [part.slice(0, part.lastIndexOf(":")), part.slice(part.lastIndexOf(":") + 1)])
+    : [];
 
 /** Time in ms of an entry id, with or without its partition. */
 export const idMs = (id) => Number(String(id).split("/").pop().split("-")[0]);

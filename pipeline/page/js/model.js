@@ -87,7 +87,8 @@ class Model extends EventTarget {
       source.frameScore = result;
       source.drawn += 1;
     }
-    if (result.transition) source.transitions = [...source.transitions.slice(-49), { ts: atMs, transition: result.transition }];
+    if (result.transition)
+      source.transitions = [...source.transitions.slice(-49), { ts: atMs, transition: result.transition }];
     source.addRow({
       at: Math.floor(atMs / 1000),
       level: result.level,

@@ -44,7 +44,9 @@ export function bar(className = "") {
 /** A table with named columns; `{label, number}` of each. Gives the node and its body. */
 export function table(caption, columns) {
   const body = h("tbody");
-  const heads = columns.map((each) => h("th", { scope: "col", class: each.number ? "number" : null }, each.label));
+  const heads = columns.map((each) =>
+    h("th", { scope: "col", class: each.number ? "number" : null }, each.label),
+  );
   const node = h(
     "div",
     { class: "scroll", tabindex: "0", role: "region", "aria-label": caption },

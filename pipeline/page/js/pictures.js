@@ -111,7 +111,9 @@ function look() {
   }
   if (document.hidden || link.state === "lost") return;
   const nowMs = performance.now();
-  const due = [...shown].filter((each) => !each.isBusy && each.dueMs <= nowMs).sort((a, b) => a.dueMs - b.dueMs);
+  const due = [...shown]
+    .filter((each) => !each.isBusy && each.dueMs <= nowMs)
+    .sort((a, b) => a.dueMs - b.dueMs);
   for (const each of due) {
     if (fetching >= AT_ONCE) return;
     fetching += 1;

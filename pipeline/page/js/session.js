@@ -27,7 +27,9 @@ class Session {
 
   /** The roles in words, `admin` or `read of cam-*`. */
   get says() {
-    const words = this.grants.map((grant) => (grant.sources === "*" ? grant.role : `${grant.role} of ${grant.sources}`));
+    const words = this.grants.map((grant) =>
+      grant.sources === "*" ? grant.role : `${grant.role} of ${grant.sources}`,
+    );
     return [...new Set(words)].join(", ");
   }
 

@@ -11,7 +11,12 @@ export function spark(className = "") {
   const line = s("path", { class: "spark-line" });
   const node = s(
     "svg",
-    { class: `spark ${className}`, viewBox: `0 0 ${WIDTH} ${HEIGHT}`, preserveAspectRatio: "none", "aria-hidden": "true" },
+    {
+      class: `spark ${className}`,
+      viewBox: `0 0 ${WIDTH} ${HEIGHT}`,
+      preserveAspectRatio: "none",
+      "aria-hidden": "true",
+    },
     area,
     line,
   );

@@ -54,7 +54,10 @@ export function tile(source) {
     const quietMs = link.now() - now.lastSeenMs;
     setText(age, frameMs ? ago(link.now() - frameMs) : ago(quietMs));
     setAttribute(node, "data-quiet", quietMs > QUIET_MS);
-    setText(none.lastElementChild, now.frames || now.detection ? "no picture within the last minute" : "events only");
+    setText(
+      none.lastElementChild,
+      now.frames || now.detection ? "no picture within the last minute" : "events only",
+    );
     none.hidden = !image.hidden;
     setAttribute(large, "class", `spark large${image.hidden ? "" : " unseen"}`);
     const levels = recent(now.rows);
@@ -85,7 +88,12 @@ function recent(rows) {
 
 function sayThings(source) {
   const found = labels(source.labels);
-  if (!found.length) return source.detection ? "nothing in sight" : source.frames ? "" : `${source.events.toLocaleString("en")} events`;
+  if (!found.length)
+    return source.detection
+      ? "nothing in sight"
+      : source.frames
+        ? ""
+        : `${source.events.toLocaleString("en")} events`;
   const shown = found.slice(0, MOST_LABELS).map(([label, many]) => `${many} ${label}`);
   return shown.join(" · ") + (found.length > MOST_LABELS ? ` · +${found.length - MOST_LABELS}` : "");
 }

@@ -14,16 +14,29 @@ const LOOK_MS = 3000;
 /** Make the view. */
 export function deadLetters() {
   const told = h("p", { class: "told", role: "status" });
-  const reasons = h("select", { "aria-label": "Reason", onchange: () => draw() }, h("option", { value: "" }, "every reason"));
+  const reasons = h(
+    "select",
+    { "aria-label": "Reason", onchange: () => draw() },
+    h("option", { value: "" }, "every reason"),
+  );
   const { node: list, body } = table("Dead letters", [
-    { label: "When" }, { label: "Source" }, { label: "Reason" }, { label: "What was wrong" }, { label: "Tries", number: true }, { label: "Replay" },
+    { label: "When" },
+    { label: "Source" },
+    { label: "Reason" },
+    { label: "What was wrong" },
+    { label: "Tries", number: true },
+    { label: "Replay" },
   ]);
   const empty = h("div");
   const node = h(
     "div",
     { class: "page" },
     h("div", { class: "head" }, h("h1", {}, "Dead letters"), reasons, told),
-    h("p", { class: "lead" }, "Entries that broke a rule. They stopped nothing else, and are kept until somebody replays or drops them."),
+    h(
+      "p",
+      { class: "lead" },
+      "Entries that broke a rule. They stopped nothing else, and are kept until somebody replays or drops them.",
+    ),
     list,
     empty,
   );
@@ -33,13 +46,31 @@ export function deadLetters() {
 
   function draw() {
     const all = letters ?? [];
-    keyed(reasons, ["", ...new Set(all.map((each) => each.reason))], (key) => key, (key) => h("option", { value: key }, key || "every reason"));
+    keyed(
+      reasons,
+      ["", ...new Set(all.map((each) => each.reason))],
+      (key) => key,
+      (key) => h("option", { value: key }, key || "every reason"),
+    );
     const shown = all.filter((each) => !reasons.value || each.reason === reasons.value);
     list.hidden = !shown.length;
-    keyed(body, shown, (each) => each.id, row, (made, each) => made.update(each));
+    keyed(
+      body,
+      shown,
+      (each) => each.id,
+      row,
+      (made, each) => made.update(each),
+    );
     empty.replaceChildren(...(shown.length ? [] : [none(letters)]));
     const kept = status.now?.partitions.reduce((sum, part) => sum + part.dead, 0);
-    setText(told, letters === null ? "" : all.length < LIMIT ? `${count(all.length)} kept` : `newest ${count(LIMIT)} of ${count(kept)} kept`);
+    setText(
+      told,
+      letters === null
+        ? ""
+        : all.length < LIMIT
+          ? `${count(all.length)} kept`
+          : `newest ${count(LIMIT)} of ${count(kept)} kept`,
+    );
   }
 
   async function load() {
@@ -58,9 +89,16 @@ export function deadLetters() {
 
   function row(letter) {
     const when = h("td", { title: letter.id });
-    const button = h("button", { type: "button", class: "button small", onclick: () => replay(letter, button, load) }, icon("replay"), "Replay");
+    const button = h(
+      "button",
+      { type: "button", class: "button small", onclick: () => replay(letter, button, load) },
+      icon("replay"),
+      "Replay",
+    );
     button.setAttribute("aria-label", `Replay ${letter.id}`);
-    const source = letter.source ? h("a", { href: `#/source/${encodeURIComponent(letter.source)}` }, letter.source) : "unknown";
+    const source = letter.source
+      ? h("a", { href: `#/source/${encodeURIComponent(letter.source)}` }, letter.source)
+      : "unknown";
     const made = h(
       "tr",
       {},
@@ -69,7 +107,17 @@ export function deadLetters() {
       h("td", {}, h("span", { class: "reason" }, letter.reason)),
       h("td", { class: "why" }, h("details", {}, h("summary", {}, letter.error), entry(letter))),
       h("td", { class: "number" }, count(letter.deliveries)),
-      h("td", { class: "act" }, canReplay(letter) ? button : h("span", { class: "dim", title: "only its sizes were kept, or it is a result" }, "not replayable")),
+      h(
+        "td",
+        { class: "act" },
+        canReplay(letter)
+          ? button
+          : h(
+              "span",
+              { class: "dim", title: "only its sizes were kept, or it is a result" },
+              "not replayable",
+            ),
+      ),
     );
     made.update = () => setText(when, ago(link.now() - idMs(letter.id)));
     return made;
@@ -105,18 +153,32 @@ async function replay(letter, button, load) {
 function entry(letter) {
   const fields = Object.entries(letter.entry ?? {}).map(([name, value]) => [
     h("dt", {}, name),
-    h("dd", {}, typeof value === "object" && value !== null && "bytes" in value ? `${count(value.bytes)} bytes` : String(value)),
+    h(
+      "dd",
+      {},
+      typeof value === "object" && value !== null && "bytes" in value
+        ? `${count(value.bytes)} bytes`
+        : String(value),
+    ),
   ]);
-  const facts = [h("dt", {}, "letter"), h("dd", {}, letter.id), h("dt", {}, "entry"), h("dd", {}, `${letter.stream} ${letter.entry_id}`)];
+  const facts = [
+    h("dt", {}, "letter"),
+    h("dd", {}, letter.id),
+    h("dt", {}, "entry"),
+    h("dd", {}, `${letter.stream} ${letter.entry_id}`),
+  ];
   return h("dl", { class: "fields" }, ...facts, ...fields.flat());
 }
 
 function none(letters) {
   if (!session.may("admin")) {
     const kept = status.now?.partitions.reduce((sum, part) => sum + part.dead, 0);
-    return blank("key", `${count(kept)} dead letters`, "Only an admin key shows what is in them and replays them.");
+    return blank(
+      "key",
+      `${count(kept)} dead letters`,
+      "Only an admin key shows what is in them and replays them.",
+    );
   }
   if (letters === null) return h("div", { class: "bone line", "aria-label": "loading" });
   return blank("dead", "No dead letters", "Everything that came in could be processed.");
 }
-

@@ -24,7 +24,15 @@ export function overview() {
   const empty = h("div");
   const told = h("p", { class: "told", role: "status" });
   const numbers = figures();
-  const node = h("div", { class: "page" }, h("h1", { class: "unseen" }, "Sources"), numbers.node, toolbar(draw, told), grid, empty);
+  const node = h(
+    "div",
+    { class: "page" },
+    h("h1", { class: "unseen" }, "Sources"),
+    numbers.node,
+    toolbar(draw, told),
+    grid,
+    empty,
+  );
   const watcher = new IntersectionObserver(
     (entries) => {
       for (const entry of entries) {
@@ -41,7 +49,12 @@ export function overview() {
     const shown = pick();
     grid.setAttribute("aria-busy", String(!model.isLoaded));
     if (!model.isLoaded) {
-      keyed(grid, [1, 2, 3, 4, 5, 6], (key) => `bone-${key}`, () => h("div", { class: "tile bone", "aria-hidden": "true" }));
+      keyed(
+        grid,
+        [1, 2, 3, 4, 5, 6],
+        (key) => `bone-${key}`,
+        () => h("div", { class: "tile bone", "aria-hidden": "true" }),
+      );
       return;
     }
     keyed(
@@ -62,7 +75,12 @@ export function overview() {
     }
     empty.replaceChildren(...(shown.length ? [] : [model.sources.size ? noneMatch(node) : noSources()]));
     const all = model.sources.size;
-    setText(told, shown.length === all ? `${count(all)} source${all === 1 ? "" : "s"}` : `${count(shown.length)} of ${count(all)} sources`);
+    setText(
+      told,
+      shown.length === all
+        ? `${count(all)} source${all === 1 ? "" : "s"}`
+        : `${count(shown.length)} of ${count(all)} sources`,
+    );
     numbers.update();
   }
 
@@ -84,7 +102,10 @@ export function overview() {
 function pick() {
   const text = filter.text.trim().toLowerCase();
   return [...model.sources.values()]
-    .filter((source) => !text || source.name.toLowerCase().includes(text) || source.labels.toLowerCase().includes(text))
+    .filter(
+      (source) =>
+        !text || source.name.toLowerCase().includes(text) || source.labels.toLowerCase().includes(text),
+    )
     .filter((source) => !filter.phase || source.phase === filter.phase)
     .sort(ORDERS[filter.order]);
 }
@@ -113,7 +134,8 @@ function toolbar(draw, told) {
         data: { phase },
         onclick: (event) => {
           filter.phase = filter.phase === phase ? null : phase;
-          for (const chip of chips) chip.setAttribute("aria-pressed", String(chip.dataset.phase === filter.phase));
+          for (const chip of chips)
+            chip.setAttribute("aria-pressed", String(chip.dataset.phase === filter.phase));
           event.currentTarget.focus();
           draw();
         },
@@ -130,7 +152,9 @@ function toolbar(draw, told) {
         draw();
       },
     },
-    ...Object.keys(ORDERS).map((name) => h("option", { value: name, selected: filter.order === name }, `by ${name}`)),
+    ...Object.keys(ORDERS).map((name) =>
+      h("option", { value: name, selected: filter.order === name }, `by ${name}`),
+    ),
   );
   return h(
     "div",
@@ -144,15 +168,35 @@ function toolbar(draw, told) {
 
 function figures() {
   const cards = [
-    card("Frames detected", "/s", (rates) => rates.framesOut, (now, last) => `${rate(last?.framesIn)}/s in`),
-    card("Events scored", "/s", (rates) => rates.scored, (now, last) => `${rate(last?.eventsIn)}/s in`),
+    card(
+      "Frames detected",
+      "/s",
+      (rates) => rates.framesOut,
+      (now, last) => `${rate(last?.framesIn)}/s in`,
+    ),
+    card(
+      "Events scored",
+      "/s",
+      (rates) => rates.scored,
+      (now, last) => `${rate(last?.eventsIn)}/s in`,
+    ),
     fresh("Frame to detection", "detections"),
     fresh("Input to score", "scores"),
-    card("In flight", "", (rates) => rates.inFlight, (now) => `oldest ${span(oldest(now))}`, count),
+    card(
+      "In flight",
+      "",
+      (rates) => rates.inFlight,
+      (now) => `oldest ${span(oldest(now))}`,
+      count,
+    ),
     ledger(),
   ];
   return {
-    node: h("dl", { class: "figures", "aria-label": "The deployment now" }, ...cards.map((each) => each.node)),
+    node: h(
+      "dl",
+      { class: "figures", "aria-label": "The deployment now" },
+      ...cards.map((each) => each.node),
+    ),
     update() {
       for (const each of cards) each.update(status.now, status.rates);
     },
@@ -163,7 +207,12 @@ function frame(label, ...parts) {
   const value = h("b", {}, "–");
   const unit = h("span", { class: "unit" });
   const note = h("span", { class: "note" }, "\u00a0");
-  const node = h("div", { class: "figure" }, h("dt", {}, label), h("dd", {}, h("span", { class: "value" }, value, unit), note, ...parts));
+  const node = h(
+    "div",
+    { class: "figure" },
+    h("dt", {}, label),
+    h("dd", {}, h("span", { class: "value" }, value, unit), note, ...parts),
+  );
   return { node, value, unit, note };
 }
 
@@ -190,7 +239,10 @@ function fresh(label, kind) {
     update(now) {
       const found = now?.api.freshness[kind];
       setText(parts.value, span(found?.p95_ms));
-      setText(parts.note, found ? `p50 ${span(found.p50_ms)} · p99 ${span(found.p99_ms)}` : "nothing measured yet");
+      setText(
+        parts.note,
+        found ? `p50 ${span(found.p50_ms)} · p99 ${span(found.p99_ms)}` : "nothing measured yet",
+      );
       setAttribute(parts.node, "data-tone", found?.p95_ms > 1000 ? "warn" : null);
     },
   };
@@ -205,13 +257,21 @@ function ledger() {
       const open = Object.values(now.difference).reduce((sum, each) => sum + Math.abs(each), 0);
       const isIn = open <= 2 * now.in_flight + 8;
       setText(parts.value, now.balanced || isIn ? "Balanced" : "Open");
-      setText(parts.note, now.balanced ? "every entry accounted for" : isIn ? `${count(open)} on their way` : `${count(open)} unaccounted for`);
+      setText(
+        parts.note,
+        now.balanced
+          ? "every entry accounted for"
+          : isIn
+            ? `${count(open)} on their way`
+            : `${count(open)} unaccounted for`,
+      );
       setAttribute(parts.node, "data-tone", now.balanced || isIn ? "good" : "bad");
     },
   };
 }
 
-const oldest = (now) => Math.max(0, ...now.partitions.flatMap((part) => Object.values(part.streams).map((each) => each.oldest_ms)));
+const oldest = (now) =>
+  Math.max(0, ...now.partitions.flatMap((part) => Object.values(part.streams).map((each) => each.oldest_ms)));
 
 function noSources() {
   return blank(
@@ -231,5 +291,10 @@ function noneMatch(node) {
     for (const chip of node.querySelectorAll(".chip")) chip.setAttribute("aria-pressed", "false");
     model.dispatchEvent(new Event("list"));
   };
-  return blank("search", "Nothing matches", "No source has this name, object or phase now.", h("button", { type: "button", class: "button", onclick: reset }, "Show all"));
+  return blank(
+    "search",
+    "Nothing matches",
+    "No source has this name, object or phase now.",
+    h("button", { type: "button", class: "button", onclick: reset }, "Show all"),
+  );
 }

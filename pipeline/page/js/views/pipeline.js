@@ -5,6 +5,7 @@ import { h, keyed, setAttribute, setText } from "../dom.js";
 import { bytes, count, percent, rate, span } from "../format.js";
 import { bar, panel, table } from "../parts.js";
 import { status } from "../status.js";
+import { ledger } from "./ledger.js";
 
 const SPAN_S = 600;
 const SILENT_MS = 30_000;
@@ -55,7 +56,14 @@ function rates() {
     span_s: () => Math.min(SPAN_S, Math.max(60, (status.rates.at(-1)?.at ?? 0) - (status.rates[0]?.at ?? 0))),
     series: [
       { label: "frames in", colour: "--dim", swatch: "dim", format: rate },
-      { label: "frames detected", colour: "--level", fill: "--level-fill", swatch: "level", width: 2, format: rate },
+      {
+        label: "frames detected",
+        colour: "--level",
+        fill: "--level-fill",
+        swatch: "level",
+        width: 2,
+        format: rate,
+      },
       { label: "events scored", colour: "--novelty", swatch: "novelty", format: rate },
       { label: "frames dropped", colour: "--bad", swatch: "bad", format: rate },
     ],
@@ -72,27 +80,54 @@ function rates() {
 
 function freshness() {
   const { node, body } = table("Time from an input to its result", [
-    { label: "Result" }, { label: "p50", number: true }, { label: "p95", number: true }, { label: "p99", number: true },
+    { label: "Result" },
+    { label: "p50", number: true },
+    { label: "p95", number: true },
+    { label: "p99", number: true },
   ]);
-  const kinds = [["detections", "Frame to detection"], ["scores", "Input to score"]];
+  const kinds = [
+    ["detections", "Frame to detection"],
+    ["scores", "Input to score"],
+  ];
   return {
-    node: h("div", {}, node, h("p", { class: "help" }, "Of the newest 1,024 results of each kind, by Redis's clock.")),
+    node: h(
+      "div",
+      {},
+      node,
+      h("p", { class: "help" }, "Of the newest 1,024 results of each kind, by Redis's clock."),
+    ),
     update(now) {
-      keyed(body, kinds, (kind) => kind[0], (kind) => h("tr", {}, h("th", { scope: "row" }, kind[1]), ...[0, 1, 2].map(() => h("td", { class: "number" }))), (row, [kind]) => {
-        const found = now.api.freshness[kind] ?? {};
-        ["p50_ms", "p95_ms", "p99_ms"].forEach((name, index) => {
-          const cell = row.children[index + 1];
-          setText(cell, span(found[name]));
-          setAttribute(cell, "data-tone", found[name] > 1000 ? "warn" : null);
-        });
-      });
+      keyed(
+        body,
+        kinds,
+        (kind) => kind[0],
+        (kind) =>
+          h(
+            "tr",
+            {},
+            h("th", { scope: "row" }, kind[1]),
+            ...[0, 1, 2].map(() => h("td", { class: "number" })),
+          ),
+        (row, [kind]) => {
+          const found = now.api.freshness[kind] ?? {};
+          ["p50_ms", "p95_ms", "p99_ms"].forEach((name, index) => {
+            const cell = row.children[index + 1];
+            setText(cell, span(found[name]));
+            setAttribute(cell, "data-tone", found[name] > 1000 ? "warn" : null);
+          });
+        },
+      );
     },
   };
 }
 
 function streams() {
   const { node, body } = table("Streams of all partitions", [
-    { label: "Stream" }, { label: "Lag", number: true }, { label: "Pending", number: true }, { label: "Oldest", number: true }, { label: "Held", number: true },
+    { label: "Stream" },
+    { label: "Lag", number: true },
+    { label: "Pending", number: true },
+    { label: "Oldest", number: true },
+    { label: "Held", number: true },
   ]);
   return {
     node,
@@ -103,32 +138,77 @@ function streams() {
         const sum = (field) => all.reduce((total, each) => total + (each[field] ?? 0), 0);
         const oldest = Math.max(...all.map((each) => each.oldest_ms));
         const isKnown = all.every((each) => each.lag !== null);
-        return { name, texts: [isKnown ? count(sum("lag")) : "unknown", count(sum("pending")), oldest ? span(oldest) : "–", count(sum("length"))] };
+        return {
+          name,
+          texts: [
+            isKnown ? count(sum("lag")) : "unknown",
+            count(sum("pending")),
+            oldest ? span(oldest) : "–",
+            count(sum("length")),
+          ],
+        };
       });
-      keyed(body, rows, (row) => row.name, (row) => h("tr", {}, h("th", { scope: "row" }, row.name), ...row.texts.map(() => h("td", { class: "number" }))), (made, row) =>
-        row.texts.forEach((text, index) => setText(made.children[index + 1], text)),
+      keyed(
+        body,
+        rows,
+        (row) => row.name,
+        (row) =>
+          h(
+            "tr",
+            {},
+            h("th", { scope: "row" }, row.name),
+            ...row.texts.map(() => h("td", { class: "number" })),
+          ),
+        (made, row) => row.texts.forEach((text, index) => setText(made.children[index + 1], text)),
       );
     },
   };
 }
 
 function workers() {
-  const { node, body } = table("Workers that are known", [{ label: "Worker" }, { label: "Does" }, { label: "Has", number: true }, { label: "Last sign", number: true }]);
+  const { node, body } = table("Workers that are known", [
+    { label: "Worker" },
+    { label: "Does" },
+    { label: "Has", number: true },
+    { label: "Last sign", number: true },
+  ]);
   const none = h("p", { class: "problem" }, "No worker is known: nothing is being processed.");
   return {
     node: h("div", {}, none, node),
     update(now) {
       const rows = [
-        ...now.workers.detect.map((each) => ({ ...each, job: "detect", has: `${count(each.pending)} in hand` })),
-        ...now.workers.score.map((each) => ({ ...each, job: "score", has: each.partitions ? `${count(each.partitions)} partitions` : "standing by" })),
+        ...now.workers.detect.map((each) => ({
+          ...each,
+          job: "detect",
+          has: `${count(each.pending)} in hand`,
+        })),
+        ...now.workers.score.map((each) => ({
+          ...each,
+          job: "score",
+          has: each.partitions ? `${count(each.partitions)} partitions` : "standing by",
+        })),
       ];
       none.hidden = rows.length > 0;
       node.hidden = !rows.length;
-      keyed(body, rows, (row) => `${row.job} ${row.name}`, (row) => h("tr", {}, h("td", { class: "name" }, row.name), h("td", {}, row.job), h("td", { class: "number" }), h("td", { class: "number" })), (made, row) => {
-        setText(made.children[2], row.has);
-        setText(made.children[3], row.idle_ms < 1500 ? "now" : span(row.idle_ms));
-        setAttribute(made.children[3], "data-tone", row.idle_ms > SILENT_MS ? "warn" : null);
-      });
+      keyed(
+        body,
+        rows,
+        (row) => `${row.job} ${row.name}`,
+        (row) =>
+          h(
+            "tr",
+            {},
+            h("td", { class: "name" }, row.name),
+            h("td", {}, row.job),
+            h("td", { class: "number" }),
+            h("td", { class: "number" }),
+          ),
+        (made, row) => {
+          setText(made.children[2], row.has);
+          setText(made.children[3], row.idle_ms < 1500 ? "now" : span(row.idle_ms));
+          setAttribute(made.children[3], "data-tone", row.idle_ms > SILENT_MS ? "warn" : null);
+        },
+      );
     },
   };
 }
@@ -141,57 +221,43 @@ function partitions() {
     update(now) {
       const owners = [...new Set(now.partitions.map((part) => part.owner).filter(Boolean))].sort();
       const lonely = now.partitions.filter((part) => !part.owner).length;
-      setText(told, lonely ? `${count(lonely)} of ${count(now.partitions.length)} have no owner.` : `${count(now.partitions.length)} partitions, ${owners.length === 1 ? "one owner" : `${owners.length} owners`}.`);
+      setText(
+        told,
+        lonely
+          ? `${count(lonely)} of ${count(now.partitions.length)} have no owner.`
+          : `${count(now.partitions.length)} partitions, ${owners.length === 1 ? "one owner" : `${owners.length} owners`}.`,
+      );
       setAttribute(told, "data-tone", lonely ? "bad" : null);
-      keyed(grid, now.partitions, (part) => part.partition, (part) => h("li", {}, h("span", {}, part.partition.slice(1)), h("b")), (cell, part) => {
-        const busy = Object.values(part.streams).reduce((sum, each) => sum + (each.lag ?? 0) + each.pending, 0);
-        setAttribute(cell, "data-owner", part.owner ? owners.indexOf(part.owner) % 8 : "none");
-        setText(cell.lastElementChild, busy ? count(busy) : part.sources ? "·" : "");
-        setAttribute(cell, "title", `${part.partition}: ${part.owner ?? "no owner"}, ${part.sources} sources, ${busy} in flight, ${part.dead} dead letters`);
-      });
+      keyed(
+        grid,
+        now.partitions,
+        (part) => part.partition,
+        (part) => h("li", {}, h("span", {}, part.partition.slice(1)), h("b")),
+        (cell, part) => {
+          const busy = Object.values(part.streams).reduce(
+            (sum, each) => sum + (each.lag ?? 0) + each.pending,
+            0,
+          );
+          setAttribute(cell, "data-owner", part.owner ? owners.indexOf(part.owner) % 8 : "none");
+          setText(cell.lastElementChild, busy ? count(busy) : part.sources ? "·" : "");
+          setAttribute(
+            cell,
+            "title",
+            `${part.partition}: ${part.owner ?? "no owner"}, ${part.sources} sources, ${busy} in flight, ${part.dead} dead letters`,
+          );
+        },
+      );
     },
   };
 }
 
-const EQUATIONS = [
-  { name: "frames", label: "Frames", total: (terms) => terms.frames_in, parts: [["frames_detected", "detected", "good"], ["frames_cached", "from cache", "good"], ["frames_dropped_age", "dropped: too old", "warn"], ["frames_dropped_overflow", "dropped: overflow", "warn"], ["frames_dropped_duplicate", "dropped: duplicate", "warn"], ["frames_dead", "dead letters", "bad"], ["frames_lost_trimmed", "lost", "bad"]] },
-  { name: "events", label: "Events", total: (terms) => terms.events_in, parts: [["events_scored", "scored", "good"], ["events_dropped_duplicate", "dropped: duplicate", "warn"], ["events_dead", "dead letters", "bad"], ["events_lost_trimmed", "lost", "bad"]] },
-  { name: "detections", label: "Detections", total: (terms) => terms.frames_detected + terms.frames_cached, parts: [["frames_scored", "scored", "good"], ["detections_dead", "dead letters", "bad"], ["detections_lost_trimmed", "lost", "bad"]] },
-];
-
-function ledger() {
-  const note = h("span", { class: "verdict" });
-  const rows = EQUATIONS.map((equation) => {
-    const pieces = equation.parts.map(([key, label, tone]) => ({ key, label, bar: h("i", { data: { tone } }), text: h("li", { data: { tone } }) }));
-    const total = h("b");
-    const open = h("li", { data: { tone: "open" } });
-    const node = h("div", { class: "equation" }, h("h3", {}, equation.label, total), h("div", { class: "stack", "aria-hidden": "true" }, ...pieces.map((each) => each.bar)), h("ul", { class: "terms" }, ...pieces.map((each) => each.text), open));
-    return { equation, pieces, total, open, node };
-  });
-  return {
-    note,
-    node: h("div", { class: "ledger" }, ...rows.map((row) => row.node)),
-    update(now) {
-      for (const { equation, pieces, total, open } of rows) {
-        const sum = equation.total(now.ledger);
-        setText(total, count(sum));
-        for (const piece of pieces) {
-          const value = now.ledger[piece.key] ?? 0;
-          piece.bar.style.width = sum ? `${((100 * value) / sum).toFixed(2)}%` : "0";
-          piece.text.hidden = !value && piece !== pieces[0];
-          setText(piece.text, `${piece.label} ${count(value)}`);
-        }
-        const gap = now.difference[equation.name];
-        open.hidden = !gap;
-        setText(open, `${gap > 0 ? "on their way" : "beyond"} ${count(Math.abs(gap))}`);
-      }
-      setText(note, now.balanced ? "balances: everything is accounted for" : `${count(now.in_flight)} in flight`);
-      setAttribute(note, "data-tone", now.balanced ? "good" : null);
-    },
-  };
-}
-
-const READS = { state: "States", results: "Results", frame: "Pictures", replay: "After a break", session: "Sessions" };
+const READS = {
+  state: "States",
+  results: "Results",
+  frame: "Pictures",
+  replay: "After a break",
+  session: "Sessions",
+};
 
 function cache() {
   const list = h("dl", { class: "parts" });
@@ -207,12 +273,27 @@ function cache() {
           return { name, hit, all: hit + miss };
         }),
       ].filter((row) => row.all);
-      keyed(list, rows, (row) => row.name, (row) => h("div", { class: "part" }, h("dt", {}, row.name), h("dd", {}, bar("level"), h("b"), h("span", { class: "dim" }))), (made, row) => {
-        made.querySelector(".bar").update(row.hit / row.all);
-        setText(made.querySelector("b"), percent(row.hit / row.all));
-        setText(made.querySelector("dd > span:last-child"), `of ${count(row.all)}`);
-      });
-      setText(rest, `This API process holds ${bytes(now.api.held.bytes)} of ${count(now.api.held.sources)} sources; ${count(now.api.live)} live connections.`);
+      keyed(
+        list,
+        rows,
+        (row) => row.name,
+        (row) =>
+          h(
+            "div",
+            { class: "part" },
+            h("dt", {}, row.name),
+            h("dd", {}, bar("level"), h("b"), h("span", { class: "dim" })),
+          ),
+        (made, row) => {
+          made.querySelector(".bar").update(row.hit / row.all);
+          setText(made.querySelector("b"), percent(row.hit / row.all));
+          setText(made.querySelector("dd > span:last-child"), `of ${count(row.all)}`);
+        },
+      );
+      setText(
+        rest,
+        `This API process holds ${bytes(now.api.held.bytes)} of ${count(now.api.held.sources)} sources; ${count(now.api.live)} live connections.`,
+      );
     },
   };
 }

@@ -29,7 +29,11 @@ export function signIn(enter) {
       enter();
     } catch (error) {
       const isWrong = error.status === 401;
-      problem.textContent = isWrong ? "This key is not known." : error instanceof Away ? "The API does not answer. Try again." : error.message;
+      problem.textContent = isWrong
+        ? "This key is not known."
+        : error instanceof Away
+          ? "The API does not answer. Try again."
+          : error.message;
       key.setAttribute("aria-invalid", String(isWrong));
       key.select();
       key.focus();
@@ -46,12 +50,24 @@ export function signIn(enter) {
       { class: "panel", onsubmit: submit },
       h("div", { class: "door-mark" }, icon("key")),
       h("h1", {}, "Sign in to percipio"),
-      h("input", { type: "text", name: "username", autocomplete: "username", value: "percipio", hidden: true }), // for password managers
+      h("input", {
+        type: "text",
+        name: "username",
+        autocomplete: "username",
+        value: "percipio",
+        hidden: true,
+      }), // for password managers
       h("label", { for: "key" }, "Key"),
       key,
       problem,
       button,
-      h("p", { class: "help", id: "key-help" }, "An operator makes keys with ", h("code", {}, "percipio keys new"), ". The key is exchanged for a cookie and is not kept by this page."),
+      h(
+        "p",
+        { class: "help", id: "key-help" },
+        "An operator makes keys with ",
+        h("code", {}, "percipio keys new"),
+        ". The key is exchanged for a cookie and is not kept by this page.",
+      ),
     ),
   );
   return { node, title: "Sign in", focus: () => key.focus(), close() {} };

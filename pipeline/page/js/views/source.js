@@ -55,7 +55,14 @@ export function sourceView(name) {
   const node = h(
     "div",
     { class: "page" },
-    h("div", { class: "head" }, h("a", { class: "back", href: "#/", "aria-label": "All sources" }, icon("back")), h("h1", { class: "name" }, name), seen, speed),
+    h(
+      "div",
+      { class: "head" },
+      h("a", { class: "back", href: "#/", "aria-label": "All sources" }, icon("back")),
+      h("h1", { class: "name" }, name),
+      seen,
+      speed,
+    ),
     body,
     gone,
   );
@@ -71,7 +78,14 @@ export function sourceView(name) {
     } catch (error) {
       if (error.status === 404 || error.status === 403) {
         body.hidden = true;
-        gone.replaceChildren(blank("eye", "Nothing of this source", error.message, h("a", { class: "button", href: "#/" }, "All sources")));
+        gone.replaceChildren(
+          blank(
+            "eye",
+            "Nothing of this source",
+            error.message,
+            h("a", { class: "button", href: "#/" }, "All sources"),
+          ),
+        );
       }
     }
     if (isOpen) timer = setTimeout(loadState, STATE_MS);
@@ -121,7 +135,12 @@ function sayRates(source) {
 
 function picture(name) {
   const image = h("img", { alt: `Newest frame of ${name} with what was found in it`, hidden: true });
-  const none = h("div", { class: "no-picture" }, icon("eye"), h("span", {}, "no picture within the last minute"));
+  const none = h(
+    "div",
+    { class: "no-picture" },
+    icon("eye"),
+    h("span", {}, "no picture within the last minute"),
+  );
   const age = h("span", { class: "age" });
   const node = h("div", { class: "view big" }, none, image, h("div", { class: "over" }, h("span"), age));
   let frameMs = null;
@@ -134,7 +153,10 @@ function picture(name) {
   return {
     node,
     update(source) {
-      setText(none.lastElementChild, source.frames ? "no picture within the last minute" : "this source sends events only");
+      setText(
+        none.lastElementChild,
+        source.frames ? "no picture within the last minute" : "this source sends events only",
+      );
       const oldMs = frameMs ? Math.max(0, link.now() - frameMs) : null;
       setText(age, oldMs === null ? "" : oldMs < 10_000 ? `${(oldMs / 1000).toFixed(1)} s old` : ago(oldMs));
       setAttribute(age, "data-tone", oldMs > 10_000 ? "warn" : null);

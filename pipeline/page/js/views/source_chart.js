@@ -19,11 +19,25 @@ export function levelChart(name) {
     range: () => [0, 1],
     span_s: () => spanOf(source.rows),
     series: [
-      { label: "level", colour: "--level", fill: "--level-fill", width: 2.2, swatch: "level", format: (value) => level(value) },
-      ...COMPONENTS.map((each) => ({ label: each, colour: `--${each}`, width: 1, swatch: each, format: (value) => level(value, 2) })),
+      {
+        label: "level",
+        colour: "--level",
+        fill: "--level-fill",
+        width: 2.2,
+        swatch: "level",
+        format: (value) => level(value),
+      },
+      ...COMPONENTS.map((each) => ({
+        label: each,
+        colour: `--${each}`,
+        width: 1,
+        swatch: each,
+        format: (value) => level(value, 2),
+      })),
     ],
     bands: () => bands(source.rows),
-    marks: () => source.transitions.map((each) => [each.ts / 1000, `--phase-${each.transition.split(">")[1]}`]),
+    marks: () =>
+      source.transitions.map((each) => [each.ts / 1000, `--phase-${each.transition.split(">")[1]}`]),
   });
   const buttons = Object.keys(SPANS).map((text) =>
     h(

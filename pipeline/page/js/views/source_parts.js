@@ -15,14 +15,20 @@ export function components() {
   const rows = [...COMPONENTS, "confidence"].map((name) => {
     const share = bar(name);
     const value = h("b", {}, "–");
-    return { name, share, value, node: h("div", { class: "part" }, h("dt", {}, name), h("dd", {}, share, value)) };
+    return {
+      name,
+      share,
+      value,
+      node: h("div", { class: "part" }, h("dt", {}, name), h("dd", {}, share, value)),
+    };
   });
   const node = h("dl", { class: "parts" }, ...rows.map((row) => row.node));
   return {
     node,
     update(source, state) {
       for (const row of rows) {
-        const last = row.name === "confidence" ? source.score?.confidence : source.score?.components[row.name];
+        const last =
+          row.name === "confidence" ? source.score?.confidence : source.score?.components[row.name];
         const value = last ?? state[row.name] ?? null;
         row.share.update(value);
         setText(row.value, level(value, 2));
@@ -35,16 +41,35 @@ export function components() {
 export function objects() {
   const sum = h("p", { class: "lead" });
   const { node: list, body } = table("Tracks in the newest frame", [
-    { label: "Track" }, { label: "Object" }, { label: "Sure", number: true }, { label: "For", number: true }, { label: "Speed", number: true },
+    { label: "Track" },
+    { label: "Object" },
+    { label: "Sure", number: true },
+    { label: "For", number: true },
+    { label: "Speed", number: true },
   ]);
   return {
     node: h("div", {}, sum, list),
     update(source) {
       const tracks = source.frameScore?.tracks ?? [];
       const found = labels(source.labels).map(([label, many]) => `${many} ${label}`);
-      setText(sum, found.length ? found.join(" · ") : source.detection ? "Nothing in sight." : source.frames ? "Waiting for the next frame." : "This source sends no pictures.");
+      setText(
+        sum,
+        found.length
+          ? found.join(" · ")
+          : source.detection
+            ? "Nothing in sight."
+            : source.frames
+              ? "Waiting for the next frame."
+              : "This source sends no pictures.",
+      );
       list.hidden = !tracks.length;
-      keyed(body, tracks, (track) => track.id, trackRow, (row, track) => row.update(track));
+      keyed(
+        body,
+        tracks,
+        (track) => track.id,
+        trackRow,
+        (row, track) => row.update(track),
+      );
     },
   };
 }
@@ -67,7 +92,11 @@ function trackRow() {
 /** The groups of channels that the level is worked out from. */
 export function channels() {
   const { node: list, body } = table("Channels and their part in the level", [
-    { label: "Channels" }, { label: "Kind" }, { label: "Share" }, { label: "Coupling" }, { label: "Core" },
+    { label: "Channels" },
+    { label: "Kind" },
+    { label: "Share" },
+    { label: "Coupling" },
+    { label: "Core" },
   ]);
   const none = h("p", { class: "lead" }, "No score yet.");
   const note = h("span", { class: "dim" });
@@ -80,7 +109,13 @@ export function channels() {
       list.hidden = !groups.length;
       const pair = source.score?.correlation?.pair;
       setText(note, pair ? `${pair.vision} and ${pair.event} move together (r ${level(pair.r, 2)})` : "");
-      keyed(body, groups, (group) => group.name, channelRow, (row, group) => row.update(group));
+      keyed(
+        body,
+        groups,
+        (group) => group.name,
+        channelRow,
+        (row, group) => row.update(group),
+      );
     },
   };
 }
@@ -106,7 +141,15 @@ function channelRow(group) {
   const shareText = h("b");
   const couplingText = h("b");
   const core = h("td");
-  const row = h("tr", {}, h("td", { class: "name" }, group.name), kind, h("td", {}, h("span", { class: "barred" }, share, shareText)), h("td", {}, h("span", { class: "barred" }, coupling, couplingText)), core);
+  const row = h(
+    "tr",
+    {},
+    h("td", { class: "name" }, group.name),
+    kind,
+    h("td", {}, h("span", { class: "barred" }, share, shareText)),
+    h("td", {}, h("span", { class: "barred" }, coupling, couplingText)),
+    core,
+  );
   row.update = (now) => {
     setText(kind, now.kind ?? "");
     share.update(now.share);
@@ -119,12 +162,20 @@ function channelRow(group) {
   return row;
 }
 
-const STEPS = [["queued_ms", "Waiting"], ["decode_ms", "Decoding"], ["infer_ms", "Network"], ["total", "Frame to detection"]];
+const STEPS = [
+  ["queued_ms", "Waiting"],
+  ["decode_ms", "Decoding"],
+  ["infer_ms", "Network"],
+  ["total", "Frame to detection"],
+];
 
 /** How long the newest frames took, step by step. */
 export function stages() {
   const { node, body } = table("Time of each step, of the newest frames", [
-    { label: "Step" }, { label: "p50", number: true }, { label: "p95", number: true }, { label: "p99", number: true },
+    { label: "Step" },
+    { label: "p50", number: true },
+    { label: "p95", number: true },
+    { label: "p99", number: true },
   ]);
   const none = h("p", { class: "lead" }, "No frame was detected while this page looked.");
   return {
@@ -136,13 +187,19 @@ export function stages() {
         ...STEPS.map(([key, label]) => [label, source.timings.map((each) => each[key])]),
         ["Input to score", source.rows.slice(-60).map((row) => row.latency)],
       ];
-      keyed(body, rows, (row) => row[0], ([label]) => h("tr", {}, h("td", {}, label), ...[50, 95, 99].map(() => h("td", { class: "number" }))), (node_, row) => {
-        const sorted = row[1].filter((value) => Number.isFinite(value)).sort((a, b) => a - b);
-        [50, 95, 99].forEach((percentile, index) => {
-          const at = Math.min(sorted.length - 1, Math.floor((sorted.length * percentile) / 100));
-          setText(node_.children[index + 1], span(sorted[at]));
-        });
-      });
+      keyed(
+        body,
+        rows,
+        (row) => row[0],
+        ([label]) => h("tr", {}, h("td", {}, label), ...[50, 95, 99].map(() => h("td", { class: "number" }))),
+        (node_, row) => {
+          const sorted = row[1].filter((value) => Number.isFinite(value)).sort((a, b) => a - b);
+          [50, 95, 99].forEach((percentile, index) => {
+            const at = Math.min(sorted.length - 1, Math.floor((sorted.length * percentile) / 100));
+            setText(node_.children[index + 1], span(sorted[at]));
+          });
+        },
+      );
     },
   };
 }
@@ -187,20 +244,39 @@ export function transitions() {
     update(source) {
       const newest = source.transitions.slice(-8).reverse();
       none.hidden = newest.length > 0;
-      keyed(list, newest, (each) => `${each.ts} ${each.transition}`, (each) => {
-        const [from, to] = each.transition.split(">");
-        const badges = [phaseBadge(), phaseBadge()];
-        badges[0].update(from);
-        badges[1].update(to);
-        return h("li", {}, h("time", {}, clock(each.ts)), badges[0], h("span", { class: "dim" }, "to"), badges[1]);
-      });
+      keyed(
+        list,
+        newest,
+        (each) => `${each.ts} ${each.transition}`,
+        (each) => {
+          const [from, to] = each.transition.split(">");
+          const badges = [phaseBadge(), phaseBadge()];
+          badges[0].update(from);
+          badges[1].update(to);
+          return h(
+            "li",
+            {},
+            h("time", {}, clock(each.ts)),
+            badges[0],
+            h("span", { class: "dim" }, "to"),
+            badges[1],
+          );
+        },
+      );
     },
   };
 }
 
 const FACTS = [
-  ["frames", "Frames scored"], ["events", "Events scored"], ["frames_dropped", "Frames dropped"], ["late", "Late"], ["dead", "Dead letters"],
-  ["last_problem", "Last problem"], ["model", "Model"], ["engine_version", "Engine"], ["map_version", "Channel map"],
+  ["frames", "Frames scored"],
+  ["events", "Events scored"],
+  ["frames_dropped", "Frames dropped"],
+  ["late", "Late"],
+  ["dead", "Dead letters"],
+  ["last_problem", "Last problem"],
+  ["model", "Model"],
+  ["engine_version", "Engine"],
+  ["map_version", "Channel map"],
 ];
 
 /** Counts and versions. */
@@ -209,7 +285,8 @@ export function facts() {
   return {
     node: h("dl", { class: "fields" }, ...rows.flatMap((row) => [row.label, row.value])),
     update(source, state) {
-      for (const { key, value } of rows) setText(value, typeof state[key] === "number" ? count(state[key]) : (state[key] ?? "–"));
+      for (const { key, value } of rows)
+        setText(value, typeof state[key] === "number" ? count(state[key]) : (state[key] ?? "–"));
     },
   };
 }
