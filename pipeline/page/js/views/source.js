@@ -148,6 +148,9 @@ function picture(name) {
     frameMs = atMs;
     image.hidden = atMs === null;
     none.hidden = atMs !== null;
+    if (atMs !== null && image.naturalWidth) {
+      node.style.aspectRatio = `${image.naturalWidth} / ${image.naturalHeight}`;
+    }
   });
   shown.show();
   return {
