@@ -15,7 +15,7 @@ TORCH  ?= auto
 GPU    := $(if $(filter auto,$(TORCH)),$(shell nvidia-smi -L 2>/dev/null | head -n 1),)
 PINS   := $(if $(filter cuda,$(TORCH))$(GPU),constraints.txt,constraints-cpu.txt)
 
-.PHONY: help setup demo test check fmt bench fault fault-short force
+.PHONY: help setup demo test check fmt bench fault fault-short nodes force
 .DEFAULT_GOAL := help
 
 help: ## show this
@@ -46,6 +46,11 @@ fault: $(STAMP) ## kill, cut and fill things for an hour, write docs/delivery.md
 	rm -f .fault.jsonl
 	$(BIN)/python -m pytest -m fault -p no:randomly --fault-long --fault-table .fault.jsonl tests/fault $(ARGS)
 	$(BIN)/python -m tests.fault.table .fault.jsonl docs/delivery.md
+
+nodes: $(STAMP) ## kill Ray nodes, workers and the head on this machine, write docs/ray.md's table
+	rm -f .nodes.jsonl
+	$(BIN)/python -m pytest -m ray -p no:randomly -s --fault-table .nodes.jsonl tests/ray $(ARGS)
+	$(BIN)/python -m tests.fault.table .nodes.jsonl docs/ray.md
 
 fault-short: $(STAMP) ## the same in under 10 minutes, as CI runs it
 	$(BIN)/python -m pytest -m fault --numprocesses auto --maxprocesses 4 tests/fault $(ARGS)

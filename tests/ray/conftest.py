@@ -51,12 +51,12 @@ def redis_cluster(
 
 @pytest.fixture
 def nodes(monkeypatch: pytest.MonkeyPatch) -> Iterator[Nodes]:
-    """A head that runs no workers, and three nodes that do; they find our code."""
+    """A head that runs no workers, and two nodes that do; they find our code."""
     from tests.ray.rig import Nodes
 
     monkeypatch.setenv("PYTHONPATH", str(ROOT))
     nodes = Nodes()
-    nodes.start(3)
+    nodes.start(2)
     yield nodes
     nodes.stop()
 

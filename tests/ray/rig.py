@@ -6,7 +6,7 @@ import os
 import secrets
 import signal
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from typing import Any
@@ -16,6 +16,8 @@ import psutil
 os.environ |= {  # Ray reads them when it is imported
     "RAY_AUTH_MODE": "token",
     "RAY_AUTH_TOKEN": secrets.token_hex(32),
+    "RAY_prestart_worker_first_driver": "0",
+    "RAY_enable_worker_prestart": "0",
     "RAY_gcs_rpc_server_reconnect_timeout_s": "10",  # 60: a test must not wait so long
 }
 
@@ -41,8 +43,12 @@ class NoNursery(Nursery):
         return {}
 
 
+STARTS = 4
+"""Ray gives a node 30 s to start; a loaded machine may need another try."""
+
+
 class Nodes:
-    """A head without CPUs and nodes with four shares each, all on this machine."""
+    """A head without CPUs and nodes with two shares each, all on this machine."""
 
     def __init__(self) -> None:
         self.cluster: Any = None
@@ -50,13 +56,15 @@ class Nodes:
     def start(self, count: int) -> None:
         """Start a head and so many nodes."""
         head = {"num_cpus": 0, "include_dashboard": False}
-        self.cluster = RayCluster(initialize_head=True, head_node_args=head)
+        self.cluster = _started(
+            lambda: RayCluster(initialize_head=True, head_node_args=head, shutdown_at_exit=True)
+        )
         for _ in range(count):
             self.add()
 
     def add(self) -> Any:
         """Start one more node."""
-        return self.cluster.add_node(num_cpus=4)
+        return _started(lambda: self.cluster.add_node(num_cpus=2, object_store_memory=80 * 2**20))
 
     @property
     def address(self) -> str:
@@ -83,6 +91,17 @@ class Nodes:
         with suppress(AssertionError, ProcessLookupError):
             self.cluster.shutdown()
         _kill_all(family)
+
+
+def _started(start: Callable[[], Any]) -> Any:
+    for left in reversed(range(STARTS)):
+        try:
+            return start()
+        except Exception as error:  # that is what Ray raises here
+            if not left or ("timed out" not in str(error) and "Failed to" not in str(error)):
+                raise
+            print(f"once more: {error}")
+    raise AssertionError
 
 
 def _family(node: Any) -> list[psutil.Process]:
@@ -124,8 +143,8 @@ class RayTrial(Trial):
     def up(self, fleet: Fleet, score: int, detect: int = 1, most: int = 0) -> dict[str, Any]:
         """Start workers; detection is the stub of the fault tests, all else is real."""
         roles = {
-            "detect": Role("tests.fault.fake_detect", detect, detect, cpus=0.5),
-            "score": Role("workers.score", score, max(most, score), cpus=0.5),
+            "detect": Role("tests.fault.fake_detect", detect, detect, cpus=0.25),
+            "score": Role("workers.score", score, max(most, score), cpus=0.25),
         }
         fleet.up(roles, self.fleet_environ)
         status = fleet.wait_until_ready(READY_S)

@@ -34,7 +34,7 @@ def test_scale_1_to_4_to_2(ray_trial: RayTrial, table: Table) -> None:
         decisions = fleet.status()["decisions"]
         facts = {"grown_s": round(grown_s, 1), "shrunk_s": round(shrunk_s, 1), "nodes": len(nodes)}
         _finish(ray_trial, table, "scale 1 to 4 to 2 score workers", **facts)
-        assert len(nodes) == 3
+        assert len(nodes) == 2
         assert [(row["from"], row["to"]) for row in decisions] == [("4", "2"), ("1", "4")]
 
 

@@ -221,7 +221,8 @@ class Keeper:
         taken = {m.number for m in self._members.values() if m.role == name}
         number = next(n for n in range(len(taken) + 1) if n not in taken)
         full = f"{name}-{spec.generation}-{number}"
-        environ = {**spec.environ, "PERCIPIO_REDIS_URL": self._place.redis_url}
+        threads = {"PERCIPIO_THREADS": str(max(1, round(role.cpus)))}  # Ray counts, we keep to it
+        environ = {**threads, **spec.environ, "PERCIPIO_REDIS_URL": self._place.redis_url}
         order = Order(full, role.module, environ, spec.pins, role.gpus)
         options: dict[str, Any] = {"memory": role.memory_bytes} if role.memory_bytes else {}
         handle: Any = (
