@@ -1,11 +1,12 @@
 """A worker for the tests of the runner: does what its argument says.
 
-Run as `python -m tests.integration.scripted WORD`.
+Run as `python -m tests.integration.scripted WORD`, or with the word in SCRIPTED.
 """
 
 from __future__ import annotations
 
 import asyncio
+import os
 import sys
 import time
 
@@ -66,4 +67,5 @@ async def crash(_context: Context) -> None:
 
 
 if __name__ == "__main__":
-    sys.exit(run_worker("scripted", globals()[sys.argv[1]]))
+    word = sys.argv[1] if len(sys.argv) > 1 else os.environ["SCRIPTED"]
+    sys.exit(run_worker("scripted", globals()[word]))

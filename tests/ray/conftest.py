@@ -6,6 +6,7 @@ Ray is imported only where these tests run: `pytest -m ray tests/ray`.
 from __future__ import annotations
 
 import random
+import secrets
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -71,7 +72,7 @@ def ray_trial(
     given = request.config.getoption("--fault-seed")
     seed: int = random.SystemRandom().randrange(10**6) if given is None else given
     print(f"--fault-seed {seed}")
-    keys = Keys(f"ray{seed}", PARTITIONS)
+    keys = Keys(f"ray-{secrets.token_hex(4)}", PARTITIONS)
     trial = RayTrial(redis_cluster.url, NoNursery(Path()), seed, redis_cluster.connect, keys=keys)
     trial.nodes = nodes
     yield trial

@@ -52,7 +52,6 @@ class Report:
         state: starting, ready, unready, draining, failed.
         why: what keeps it from being ready.
         logs: names of the files, in the node's log folder, that its words go to.
-        is_restarted: whether Ray has started the actor anew.
     """
 
     name: str
@@ -64,7 +63,6 @@ class Report:
     metrics_url: str | None
     actor: str
     logs: str
-    is_restarted: bool
     lived_s: float
 
 
@@ -104,7 +102,6 @@ class WorkerActor:
             child.metrics_url if child else None,
             self._actor,
             f"worker-*-{os.getpid()}.*",
-            bool(ray.get_runtime_context().was_current_actor_reconstructed),
             round(child.lived_s, 1) if child else 0.0,
         )
 

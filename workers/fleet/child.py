@@ -86,16 +86,20 @@ class Child:
 
     def stop(self, grace_s: float) -> int:
         """Let it finish what it has begun, for so long at most; gives its exit code."""
-        assert self._process.stdin is not None
-        with suppress(BrokenPipeError):
-            self._process.stdin.close()
+        self._let_go()
         code = self.wait(grace_s)
         return self.kill() if code is None else code
 
     def kill(self) -> int:
         """End it at once, also when it is stopped; gives its exit code."""
         self._process.kill()
+        self._let_go()
         return self._process.wait()
+
+    def _let_go(self) -> None:
+        assert self._process.stdin is not None
+        with suppress(BrokenPipeError):
+            self._process.stdin.close()
 
     def _find_port(self) -> int | None:
         """Look which port it listens on: the one asked for may have been taken meanwhile."""

@@ -44,7 +44,7 @@ class Member:
         if report:
             row |= {"pid": report.pid, "node": report.node, "host": report.host}
             row |= {"metrics": report.metrics_url, "actor": report.actor, "logs": report.logs}
-            row |= {"restarted": report.is_restarted, "lived_s": report.lived_s}
+            row |= {"lived_s": report.lived_s}
         return row
 
 
