@@ -11,7 +11,7 @@ from typing import Any
 
 import msgpack
 
-from pipeline.partition import Keys
+from pipeline.partition import Keys, PartitionKeys
 from tests.fault.publish import Place, Publisher
 
 Raw = tuple[bytes, dict[bytes, bytes]]
@@ -67,16 +67,26 @@ class Outputs:
         self.states: dict[str, dict[bytes, bytes]] = {}
         self.left: Counter[str] = Counter()
         for number in range(keys.partitions):
-            names = keys.of(number)
-            for entry_id, fields in client.xrange(names.detections):
-                self.detections[fields[b"source"].decode()].append((entry_id, fields))
-            for entry_id, fields in client.xrange(names.scores):
-                self.scores[fields[b"source"].decode()].append((entry_id, fields))
-            self.dead += [fields for _, fields in client.xrange(names.dead)]
-            for stream in ("frames", "recordings", "events"):
-                self.left[stream] += client.xlen(getattr(names, stream))
-        for source in {*self.detections, *self.scores}:
-            self.states[source] = client.hgetall(keys.of_source(source).state(source))
+            self._read(client, keys.of(number))
+
+    def _read(self, client: Any, names: PartitionKeys) -> None:
+        """Read a partition at one moment: silence goes on changing levels."""
+        sources = [name.decode() for name in client.zrange(names.sources, 0, -1)]
+        inputs = ("frames", "recordings", "events")
+        pipe = client.pipeline(transaction=True)
+        for stream in (names.detections, names.scores, names.dead):
+            pipe.xrange(stream)
+        for stream in inputs:
+            pipe.xlen(getattr(names, stream))
+        for source in sources:
+            pipe.hgetall(names.state(source))
+        detections, scores, dead, *rest = pipe.execute()
+        for found, into in ((detections, self.detections), (scores, self.scores)):
+            for entry_id, fields in found:
+                into[fields[b"source"].decode()].append((entry_id, fields))
+        self.dead += [fields for _, fields in dead]
+        self.left.update(dict(zip(inputs, rest, strict=False)))
+        self.states.update(zip(sources, rest[len(inputs) :], strict=True))
 
     def queued_ms(self) -> list[float]:
         """How long each detected frame had waited for the network."""

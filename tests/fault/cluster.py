@@ -13,7 +13,7 @@ from redis.exceptions import RedisError
 from tests.fault.rig import Server
 
 NODE_TIMEOUT_MS = 1500
-FORMED_S = 60.0
+FORMED_S = 180.0
 SLOTS = 16384
 
 

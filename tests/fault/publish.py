@@ -153,7 +153,7 @@ class KeepingPublisher(Publisher):
 
     def __init__(self, url: str, keys: Keys, load: Load, seed: int) -> None:
         super().__init__(
-            lambda: SyncClient(url, keep_bytes=KEEP_BYTES, wait_s=10), keys, load, seed
+            lambda: SyncClient(url, keep_bytes=KEEP_BYTES, wait_s=60), keys, load, seed
         )
         self._client: SyncClient | None = None
         self._is_sent = threading.Event()
@@ -207,7 +207,7 @@ class Crowd(Publisher):
 
         async def attend(source: str) -> None:
             nonlocal left
-            async with Client(self.url, wait_s=30) as client:
+            async with Client(self.url, wait_s=60) as client:
                 left -= 1
                 if not left:
                     self.is_there.set()

@@ -22,7 +22,7 @@ from redis.exceptions import RedisError
 
 from pipeline.embedded import find_server
 
-START_S = 60.0
+START_S = 120.0
 
 
 def free_port() -> int:
@@ -210,7 +210,7 @@ class Fleet:
             os.kill(pid, signal.SIGKILL)
             self.kills += 1
 
-    def stop(self, pids: Iterable[int] | None = None, timeout_s: float = 30.0) -> list[int]:
+    def stop(self, pids: Iterable[int] | None = None, timeout_s: float = 120.0) -> list[int]:
         """SIGTERM and wait; gives exit codes."""
         chosen = list(self.alive if pids is None else pids)
         for pid in chosen:

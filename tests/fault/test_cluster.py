@@ -21,7 +21,7 @@ def place() -> str:
 
 
 def _finish(trial: Trial, table: Table, row: str, **facts: object) -> None:
-    recovery_s = trial.wait_until_quiet(90)
+    recovery_s = trial.wait_until_quiet()
     verdict = trial.judge()
     table(row, verdict.as_row() | facts | {"recovery_s": round(recovery_s, 1)})
     assert verdict.is_clean, verdict
@@ -78,7 +78,7 @@ def test_acknowledged_writes_are_lost(
         cluster.mend_links()
         cluster.wait_until_whole()
     trial.wait_until(lambda: publisher.repeated)
-    recovery_s = trial.wait_until_quiet(90)
+    recovery_s = trial.wait_until_quiet()
     verdict = trial.judge()
     facts = {"failovers": failovers, **trial.repair(), "recovery_s": round(recovery_s, 1)}
     table("failover that loses acknowledged writes", verdict.as_row() | facts)

@@ -12,7 +12,7 @@ import pytest
 from tests.fault.proxy import Proxy
 from tests.fault.publish import Load
 from tests.fault.rig import Nursery, Server, client_of
-from tests.fault.trial import Trial
+from tests.fault.trial import PATIENCE_S, Trial
 
 Table = Callable[[str, dict[str, Any]], None]
 
@@ -35,7 +35,7 @@ def far_trial(server: Server, proxy: Proxy, nursery: Nursery, fault_seed: int) -
 
 
 def _finish(trial: Trial, table: Table, row: str, **facts: object) -> None:
-    recovery_s = trial.wait_until_quiet(90)
+    recovery_s = trial.wait_until_quiet()
     verdict = trial.judge()
     table(row, verdict.as_row() | facts | {"recovery_s": round(recovery_s, 1)})
     assert verdict.is_clean, verdict
@@ -47,7 +47,7 @@ def test_replies_are_lost(far_trial: Trial, proxy: Proxy, table: Table) -> None:
     far_trial.wait_until_owned()
     proxy.lose_replies = 0.02
     load = Load(streams={"events": 100, "recordings": 40}, per_s=150)
-    far_trial.publish(load).join(60)
+    far_trial.publish(load).join()
     proxy.lose_replies = 0.0
     assert proxy.losses > 20
     duplicates = far_trial.status()["ledger"]["events_dropped_duplicate"]
@@ -87,7 +87,7 @@ def test_a_reconnect_storm(far_trial: Trial, proxy: Proxy, server: Server, table
     far_trial.wait_until_owned()
     load = Load(sources=200, streams={"events": 10}, per_s=200)
     crowd = far_trial.gather(load, f"redis://127.0.0.1:{proxy.port}/0")
-    assert crowd.is_there.wait(60)
+    assert crowd.is_there.wait(PATIENCE_S)
     time.sleep(1.0)
     server.kill()
     proxy.cut_all()
@@ -95,7 +95,7 @@ def test_a_reconnect_storm(far_trial: Trial, proxy: Proxy, server: Server, table
     time.sleep(2.0)
     server.start()
     back_s = time.monotonic()
-    recovery_s = far_trial.wait_until_quiet(90)
+    recovery_s = far_trial.wait_until_quiet()
     verdict = far_trial.judge()
     gone = [at_s for at_s in proxy.came_s if gone_s < at_s < back_s]
     after = Counter(int((at_s - back_s) * 10) for at_s in proxy.came_s if at_s > back_s)

@@ -34,7 +34,7 @@ def test_a_poison_frame(trial: Trial, table: Table, command: str) -> None:
     load = Load(streams={"recordings": 30}, per_s=200, poison=_poison("recordings", command))
     began_s = time.monotonic()
     trial.publish(load)
-    trial.wait_until_quiet(120, **extra)
+    trial.wait_until_quiet(**extra)
     verdict = trial.judge()
     crashes = sum(code != 0 for code in trial.fleet.codes)
     row = verdict.as_row() | {
@@ -54,7 +54,7 @@ def test_a_poison_event(trial: Trial, table: Table, command: str) -> None:
     trial.publish(load).join()
     began_s = time.monotonic()
     trial.fleet.start_many(1, 1)
-    trial.wait_until_quiet(120)
+    trial.wait_until_quiet()
     verdict = trial.judge()
     crashes = sum(code != 0 for code in trial.fleet.codes)
     row = verdict.as_row() | {

@@ -27,7 +27,7 @@ Table = Callable[[str, dict[str, Any]], None]
 
 
 def _finish(trial: Trial, table: Table, row: str, **facts: object) -> None:
-    recovery_s = trial.wait_until_quiet(90)
+    recovery_s = trial.wait_until_quiet()
     verdict = trial.judge()
     table(row, verdict.as_row() | facts | {"recovery_s": round(recovery_s, 1)})
     assert verdict.is_clean, verdict
@@ -72,7 +72,7 @@ def test_memory_runs_out(trial: Trial, server: Server, table: Table) -> None:
         filler = _fill(client, trial.keys.of(0).events)
         client.config_set("maxmemory", used)
         trial.fleet.start_many(1, 1)
-        trial.wait_until(lambda: trial.owners() and trial.is_quiet(), 60)
+        trial.wait_until(lambda: trial.owners() and trial.is_quiet())
         assert client.info("stats")["total_error_replies"] > 0
         client.config_set("maxmemory", 0)
     trial.wait_until_quiet()
@@ -105,7 +105,7 @@ def test_a_stream_is_deleted(trial: Trial, server: Server, table: Table, stream:
         for number in range(PARTITIONS):
             client.delete(getattr(trial.keys.of(number), stream))
     publisher.join()
-    recovery_s = trial.wait_until_quiet(60)
+    recovery_s = trial.wait_until_quiet()
     ledger = trial.status()["ledger"]
     facts = {name: n for name, n in ledger.items() if "lost" in name}
     status = trial.status()
@@ -162,7 +162,7 @@ def test_everything_is_flushed(trial: Trial, server: Server, table: Table) -> No
     trial.wait_until(lambda: len(trial.owners()) == PARTITIONS and all(trial.owners()))
     anew_s = round(time.monotonic() - flushed_s, 1)
     trial.wait_until(lambda: publisher.repeated)
-    recovery_s = trial.wait_until_quiet(90)
+    recovery_s = trial.wait_until_quiet()
     verdict = trial.judge()
     facts = trial.repair() | {"recovery_s": round(recovery_s, 1)}
     table("FLUSHALL", verdict.as_row() | facts | {"deployment_anew_s": anew_s})
@@ -207,7 +207,7 @@ def test_the_aof_is_cut_inside_a_commit(
         server.start()
         trial.fleet.start_many(1, 1)
         wanted = before + load.total
-        trial.wait_until(partial(_has_repeated, publisher, wanted), 60)
+        trial.wait_until(partial(_has_repeated, publisher, wanted))
         trial.wait_until_quiet()
         verdict = trial.judge()
         assert verdict.is_clean, (cut, verdict)

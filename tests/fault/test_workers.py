@@ -90,7 +90,7 @@ def test_takeover_after_a_crash(trial: Trial, table: Table) -> None:
     verdict = trial.judge()
     table("takeover after kill -9", verdict.as_row() | {"recovery_s": round(took_s, 2)})
     assert verdict.is_clean, verdict
-    assert took_s <= LEASE_MS / 1e3 + 2
+    assert took_s <= LEASE_MS / 1e3 + 2 + 5 * trial.look_s()
 
 
 @pytest.mark.parametrize("kind", ["score", "detect"])
@@ -130,7 +130,7 @@ def test_a_rolling_restart(trial: Trial, table: Table) -> None:
     assert verdict.is_clean, verdict
     assert codes == [0, 0, 0, 0]
     assert not verdict.late
-    assert max(gaps_s) < 1.5
+    assert max(gaps_s) < 1.0 + 10 * trial.look_s()
 
 
 def test_the_fleet_grows_and_shrinks(trial: Trial, table: Table) -> None:
