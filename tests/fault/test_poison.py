@@ -12,7 +12,7 @@ import pytest
 from pipeline.dead import list_dead, replay_dead
 from pipeline.deployment import find_deployment
 from tests.fault.publish import Load, Place
-from tests.fault.trial import Trial
+from tests.fault.trial import PATIENCE_S, Trial
 
 Table = Callable[[str, dict[str, Any]], None]
 VICTIM = "src-3"
@@ -34,7 +34,7 @@ def test_a_poison_frame(trial: Trial, table: Table, command: str) -> None:
     load = Load(streams={"recordings": 30}, per_s=200, poison=_poison("recordings", command))
     began_s = time.monotonic()
     trial.publish(load)
-    trial.wait_until_quiet(**extra)
+    trial.wait_until_quiet(PATIENCE_S, **extra)
     verdict = trial.judge()
     crashes = sum(code != 0 for code in trial.fleet.codes)
     row = verdict.as_row() | {
