@@ -53,8 +53,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--only", help="names of rows, with commas between")
     parser.add_argument("--json", action="store_true", help="JSON lines")
     args = parser.parse_args(argv)
-    for row in uvloop.run(_measure(args)):
-        _print(row, as_json=args.json)
+    uvloop.run(_measure(args))
     return 0
 
 
@@ -64,8 +63,7 @@ def _print(row: dict[str, Any], *, as_json: bool) -> None:
     print(json.dumps(row) if as_json else f"{name:<22} {shown}", flush=True)
 
 
-async def _measure(args: argparse.Namespace) -> list[dict[str, Any]]:
-    rows: list[dict[str, Any]] = []
+async def _measure(args: argparse.Namespace) -> None:
     with EmbeddedRedis() as server, running(server.url, args) as (port, process):
         async with Redis.from_url(server.url) as redis:
             bench = Bench(port, psutil.Process(process.pid), redis, args.seconds)
@@ -83,8 +81,8 @@ async def _measure(args: argparse.Namespace) -> list[dict[str, Any]]:
                 if args.only is None or name in args.only.split(","):
                     rounds = 1 if measure is _memory else args.rounds  # freed memory stays ours
                     found = [await calm(bench, measure, args.others) for _ in range(rounds)]
-                    rows.append({"row": name, "server": args.server, **_middle(found)})
-    return rows
+                    row = {"row": name, "server": args.server, **_middle(found)}
+                    _print(row, as_json=args.json)
 
 
 def _middle(found: Sequence[dict[str, float]]) -> dict[str, Any]:
