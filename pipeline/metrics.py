@@ -87,6 +87,8 @@ PENDING = Gauge("percipio_pending_entries", "Entries delivered, not yet done wit
 
 OWNED = Gauge("percipio_owned_partitions", "Partitions this worker owns.")
 
+SOURCES = Gauge("percipio_sources", "Sources in a score worker's memory.", ["partition"])
+
 CACHE = Counter("percipio_cache_lookups", "Frames looked up among those seen.", ["outcome", "via"])
 """outcome: hit, miss; via: memory, redis, still (looks like the last detected), none (a miss)."""
 

@@ -85,6 +85,7 @@ class PartitionFeed:
         self._read = replace(owned.detections)
         self._events_end = owned.events.last_id
         self._tick_s = self._audit_s = monotonic()
+        self._sources = metrics.SOURCES.labels(str(owned.number))
 
     async def start(self) -> None:
         """Recall every source that is not at rest, and the detections that were held back."""
@@ -116,8 +117,9 @@ class PartitionFeed:
                 await self._try_alone()
             inputs, self._taken = self._taken, Inputs()
             return ScoreBatch(inputs, page.now_ms, read_s)
-        if read_s - self._tick_s >= TICK_S:
+        if self._scorer.is_ticking or read_s - self._tick_s >= TICK_S:
             self._tick_s = read_s
+            self._sources.set(len(self._scorer))
             return ScoreBatch(Inputs(), page.now_ms, read_s, await self._audit(page, read_s))
         if not stop.is_set():
             await self._wait()

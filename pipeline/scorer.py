@@ -39,6 +39,7 @@ SHOWN_STEP = 0.05
 """A tick is shown when the level has moved so far (CONTRACT 4)."""
 COLD_MS = 300_000
 """A source at rest and silent for longer leaves the memory until its next input."""
+TICKED_AT_ONCE = 256
 AT_REST = (0.0, PHASES[0])
 _MOST_SHOWN = 1024
 """Evaluations kept ready to be written; one lasts until the next of its source."""
@@ -79,6 +80,7 @@ class PartitionScorer:
         self._memories: dict[str, Memory] = {}
         self._frames = FrameTracker()
         self._shown: dict[str, Evaluation] = {}
+        self._due: list[str] = []
 
     def __len__(self) -> int:
         return len(self._memories)
@@ -230,24 +232,29 @@ class PartitionScorer:
             self._shown[source] = shown
         return shown
 
+    @property
+    def is_ticking(self) -> bool:
+        """Whether silent sources are left for the next call of `tick`."""
+        return bool(self._due)
+
     def tick(self, now_ms: int) -> Result:
-        """Let silent sources age; their silence shows when phase or level has moved enough."""
-        result, call, ticked = Result(), Call(Inputs()), list[tuple[str, int]]()
-        for source, memory in list(self._memories.items()):
-            silent_ms = now_ms - memory.heard_ms
-            if silent_ms < SILENT_MS or not memory.count:
+        """Let silent sources age; their silence shows when phase or level has moved enough.
+
+        A call ages some hundreds, so that inputs wait little for it; the next goes on from there.
+        """
+        self._due = self._due or self._silent(now_ms)
+        names, self._due = self._due[:TICKED_AT_ONCE], self._due[TICKED_AT_ONCE:]
+        result, call, ticked = Result(), Call(Inputs()), list[tuple[str, Memory, int]]()
+        for source in names:
+            memory = self._memories.get(source)
+            if memory is None or now_ms - memory.heard_ms < SILENT_MS:
                 continue
-            if memory.shown == AT_REST:
-                if silent_ms > COLD_MS:
-                    self._forget(source)
-                continue
-            at_ms = memory.newest_ms + silent_ms - TICK_GRACE_MS
+            at_ms = memory.newest_ms + now_ms - memory.heard_ms - TICK_GRACE_MS
             call.builder.add(memory.slot, at_ms, columns.TICK)
-            ticked.append((source, at_ms))
+            ticked.append((source, memory, at_ms))
         stepped = self._engine.step(call.builder.build())
         result.evaluations = stepped.evaluations
-        for row, (source, at_ms) in enumerate(ticked):
-            memory = self._memories[source]
+        for row, (source, memory, at_ms) in enumerate(ticked):
             level, phase = float(stepped.level[row]), PHASES[stepped.phase[row]]
             was = PHASES[stepped.phase_before[row]]
             memory.written.ticked_ms = at_ms
@@ -259,6 +266,19 @@ class PartitionScorer:
             result.scores.append(score_fields(one, now_ms))
             result.sources.append(self._write(one, b"", call))
         return result
+
+    def _silent(self, now_ms: int) -> list[str]:
+        """Give the sources that silence changes; those that have long been at rest go."""
+        silent = []
+        for source, memory in list(self._memories.items()):
+            silent_ms = now_ms - memory.heard_ms
+            if silent_ms < SILENT_MS or not memory.count:
+                continue
+            if memory.shown != AT_REST:
+                silent.append(source)
+            elif silent_ms > COLD_MS:
+                self._forget(source)
+        return silent
 
     def _forget(self, source: str) -> None:
         self._engine.forget(source)
