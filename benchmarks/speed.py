@@ -22,6 +22,7 @@ import shutil
 import subprocess
 import sys
 import tempfile
+import time
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from pathlib import Path
@@ -37,6 +38,12 @@ import sys
 from ultralytics import YOLO
 print(YOLO(sys.argv[1]).export(format=sys.argv[2], imgsz=(384, 640), verbose=False))
 """
+RIVALS = {
+    "torch": "{stem}.pt",
+    "torch all cores": "{stem}.pt",
+    "openvino": "{stem}_openvino_model",
+    "onnx": "{stem}.onnx",
+}
 PAIRS = (
     ("b of a: pipeline against bare network", "bare", "pipeline"),
     ("two sources against one", "pipeline", "two sources"),
@@ -61,6 +68,7 @@ def main() -> None:
     parser.add_argument(
         "--live-s", type=float, default=20.0, help="seconds of live frames; 0: none"
     )
+    parser.add_argument("--limit-s", type=float, default=600.0, help="begin no round after this")
     parser.add_argument("--exports", type=Path, help="keep ultralytics' exports here")
     parser.add_argument("--only", help="names between commas, for a quick look")
     parser.add_argument("--json", action="store_true")
@@ -83,10 +91,13 @@ def run(args: argparse.Namespace) -> tuple[dict[str, list[Sample]], dict[str, Ag
         measures = {"bare": _loop(stack, args, "bare", "--model-dir", str(args.model_dir))}
         measures["pipeline"] = stream.measure
         measures["two sources"] = lambda frames: stream.measure(frames, 2)
-        if args.only is None or set(args.only.split(",")) - measures.keys():
-            measures |= _rivals(stack, args, folder)
-        names = args.only.split(",") if args.only else list(measures)
+        names = args.only.split(",") if args.only else [*measures, *RIVALS]
+        for name in (name for name in names if name in RIVALS):
+            measures[name] = _rival(stack, args, folder, name)
+        began_s = time.monotonic()
         for number in range(args.rounds):
+            if number and time.monotonic() - began_s > args.limit_s:
+                break
             print(f"round {number + 1} of {args.rounds}", file=sys.stderr)
             for name in names if number % 2 else reversed(names):
                 samples.setdefault(name, []).append(measures[name](args.frames))
@@ -104,26 +115,23 @@ def _loop(stack: ExitStack, args: argparse.Namespace, kind: str, *more: str) -> 
     return stack.enter_context(Loop(*arguments, *more)).measure
 
 
-def _rivals(stack: ExitStack, args: argparse.Namespace, folder: Path) -> dict[str, Measure]:
-    """Ultralytics' loops: on the checkpoint, and on its own exports of it."""
+def _rival(stack: ExitStack, args: argparse.Namespace, folder: Path, name: str) -> Measure:
+    """Start one of ultralytics' loops: on the checkpoint, or on its own export of it."""
     folder.mkdir(parents=True, exist_ok=True)
     mine = folder / args.model.name
     if not mine.exists():
         shutil.copyfile(args.model, mine)
-    shape = ("--shape", *(str(side) for side in SHAPE))
-    cores = str(len(os.sched_getaffinity(0)))
-    measures = {
-        "torch": _loop(stack, args, "predict", "--model", str(mine)),
-        "torch all cores": _loop(stack, args, "predict", "--model", str(mine), "--threads", cores),
-    }
-    targets = {"openvino": f"{mine.stem}_openvino_model", "onnx": f"{mine.stem}.onnx"}
-    environ = os.environ | {"YOLO_OFFLINE": "true", "YOLO_AUTOINSTALL": "false"}
-    for name, target in targets.items():
-        if not (folder / target).exists():
-            command = [sys.executable, "-c", EXPORT, str(mine), name]
-            subprocess.run(command, check=True, env=environ, stdout=subprocess.DEVNULL, cwd=folder)
-        measures[name] = _loop(stack, args, "predict", "--model", str(folder / target), *shape)
-    return measures
+    target = RIVALS[name].format(stem=mine.stem)
+    if not (folder / target).exists():
+        command = [sys.executable, "-c", EXPORT, str(mine), name]
+        environ = os.environ | {"YOLO_OFFLINE": "true", "YOLO_AUTOINSTALL": "false"}
+        subprocess.run(command, check=True, env=environ, stdout=subprocess.DEVNULL, cwd=folder)
+    more = ["--model", str(folder / target)]
+    if target != mine.name:
+        more += ["--shape", *(str(side) for side in SHAPE)]
+    if name == "torch all cores":
+        more += ["--threads", str(len(os.sched_getaffinity(0)))]
+    return _loop(stack, args, "predict", *more)
 
 
 def shares(samples: dict[str, list[Sample]]) -> list[dict[str, Any]]:
