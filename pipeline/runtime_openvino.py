@@ -69,6 +69,9 @@ class OpenVinoRuntime:
         if weights.kind is Kind.CHECKPOINT:
             path = onnx_of(weights, spec.model_dir)
         self._core = ov.Core()
+        able = self._core.get_property("CPU", "OPTIMIZATION_CAPABILITIES")
+        if spec.precision == "fp16" and "FP16" not in able:
+            raise SettingsError("PERCIPIO_PRECISION=fp16: this CPU computes in fp32 all the same")
         self._model = read_model(path)
         kind = weights.kind if weights.kind is Kind.OPENVINO else Kind.ONNX
         self.labels = read_metadata(path, kind).labels

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import os
 import subprocess
 import sys
@@ -320,8 +321,10 @@ def test_with_an_export_torch_is_not_loaded(runtimes: dict[str, Runtime], model_
 def test_fp16_is_refused_where_it_would_be_fp32(tiny: Path, model_dir: Path) -> None:
     """fp16 is refused where the CPU would compute in fp32 all the same."""
     spec = replace(spec_of(tiny, model_dir), precision="fp16")
+    openvino = importlib.import_module("openvino")
+    able = openvino.Core().get_property("CPU", "OPTIMIZATION_CAPABILITIES")
 
-    for name in ("torch", "onnx"):
+    for name in ("torch", "onnx", *(() if "FP16" in able else ("openvino",))):
         with pytest.raises(SettingsError, match="PERCIPIO_PRECISION=fp16"):
             _opener(name)(spec)
 
