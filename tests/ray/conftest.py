@@ -52,12 +52,12 @@ def redis_cluster(
 
 @pytest.fixture
 def nodes(monkeypatch: pytest.MonkeyPatch) -> Iterator[Nodes]:
-    """A head that runs no workers, and two nodes that do; they find our code."""
+    """A head and a node beside it; they find our code."""
     from tests.ray.rig import Nodes
 
     monkeypatch.setenv("PYTHONPATH", str(ROOT))
     nodes = Nodes()
-    nodes.start(2)
+    nodes.start(1)
     yield nodes
     nodes.stop()
 

@@ -21,6 +21,7 @@ os.environ |= {  # Ray reads them when it is imported
     "RAY_gcs_rpc_server_reconnect_timeout_s": "10",  # 60: a test must not wait so long
 }
 
+import ray
 from ray.cluster_utils import Cluster as RayCluster
 
 from pipeline.settings import load_settings
@@ -43,19 +44,20 @@ class NoNursery(Nursery):
         return {}
 
 
+NODE = {"num_cpus": 2, "object_store_memory": 80 * 2**20}
 STARTS = 4
 """Ray gives a node 30 s to start; a loaded machine may need another try."""
 
 
 class Nodes:
-    """A head without CPUs and nodes with two shares each, all on this machine."""
+    """A head and other nodes, all on this machine."""
 
     def __init__(self) -> None:
         self.cluster: Any = None
 
     def start(self, count: int) -> None:
-        """Start a head and so many nodes."""
-        head = {"num_cpus": 0, "include_dashboard": False}
+        """Start a head and so many nodes beside it."""
+        head = {**NODE, "include_dashboard": False}
         self.cluster = _started(
             lambda: RayCluster(initialize_head=True, head_node_args=head, shutdown_at_exit=True)
         )
@@ -64,7 +66,7 @@ class Nodes:
 
     def add(self) -> Any:
         """Start one more node."""
-        return _started(lambda: self.cluster.add_node(num_cpus=2, object_store_memory=80 * 2**20))
+        return _started(lambda: self.cluster.add_node(**NODE))
 
     @property
     def address(self) -> str:
@@ -167,6 +169,11 @@ class RayTrial(Trial):
         if self.publisher is not None:
             self.publisher.stop.set()
             self.publisher.join(20)
+
+
+def my_node() -> str:
+    """Give the node that this process hangs on: it would die with it."""
+    return str(ray.get_runtime_context().get_node_id())
 
 
 def rows_of(status: dict[str, Any], role: str) -> list[dict[str, Any]]:

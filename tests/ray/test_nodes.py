@@ -6,10 +6,8 @@ import time
 from collections.abc import Callable
 from typing import Any
 
-import ray
-
 from tests.fault.publish import Load
-from tests.ray.rig import RayTrial, pause, rows_of, wait_for
+from tests.ray.rig import RayTrial, my_node, pause, rows_of, wait_for
 
 Table = Callable[[str, dict[str, Any]], None]
 
@@ -46,9 +44,8 @@ def test_a_node_is_killed(ray_trial: RayTrial, table: Table) -> None:
         status = ray_trial.up(fleet, score=3, detect=2)
         ray_trial.publish(Load(streams={"events": 500, "recordings": 60}, per_s=80))
         time.sleep(2)
-        mine = ray.get_runtime_context().get_node_id()  # a driver dies with its node
         before = set(ray_trial.owners())
-        victim = next(row for row in rows_of(status, "score") if row["node"] != mine)
+        victim = next(row for row in rows_of(status, "score") if row["node"] != my_node())
         lost = [row["name"] for row in status["workers"] if row["node"] == victim["node"]]
         ray_trial.nodes.kill(ray_trial.nodes.node_of(victim["node"]))
         takeover_s = ray_trial.wait_until_taken_over(before)
@@ -130,7 +127,7 @@ def test_the_head_is_restarted(ray_trial: RayTrial, table: Table) -> None:
     wait_for(lambda: not any(ray_trial.owners()))
     orphaned_s = time.monotonic() - began_s
     ray_trial.nodes.stop()
-    ray_trial.nodes.start(2)
+    ray_trial.nodes.start(1)
     with ray_trial.connected() as fleet:
         fleet.up()
         status = fleet.wait_until_ready(200)
