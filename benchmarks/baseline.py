@@ -21,6 +21,7 @@ from dataclasses import dataclass, field
 from types import FrameType
 
 from redis import Redis
+from redis.exceptions import ResponseError
 
 from benchmarks.plain_source import Measures, Source
 from pipeline.scoring.parameters import PHASES
@@ -51,8 +52,11 @@ class Baseline:
 
     def prepare(self) -> None:
         """Make the stream and its group."""
-        if not self.client.exists(EVENTS):
+        try:
             self.client.xgroup_create(EVENTS, GROUP, id="0", mkstream=True)
+        except ResponseError as error:
+            if "BUSYGROUP" not in str(error):
+                raise
 
     def handle_one(self, block_ms: int = BLOCK_MS) -> bool:
         """Handle the next event; False when there is none."""

@@ -24,6 +24,7 @@ COMMANDS = {
     "status": "lag, owners, consumers, dead letters, ledger",
     "dead": "list, show, replay or drop dead letters",
     "model": "what would run here; export and compare runtimes",
+    "plan": "machines and processes for so many cameras, events and sources",
 }
 _EPILOG = """\
 Settings are environment variables: PERCIPIO_REDIS_URL and others, see README.
