@@ -21,6 +21,7 @@ from pipeline.embedded import EmbeddedRedis
 
 FRAMES, WARM = 60, 8
 CAMERAS = 4
+IDLE_S = 10.0
 STRIDE = 3
 
 
@@ -29,7 +30,8 @@ class FrameSample:
     """What a frame has cost.
 
     Attributes:
-        detect_ms: processor time of the detect worker; score_us of the score worker.
+        detect_ms: processor time of the detect worker; score_us of the score worker; both, and
+            Redis's, less what they take while there is nothing to do.
         net_bytes: Redis's traffic less the pictures themselves, in, out and back.
         image_bytes: mean of a picture.
     """
@@ -71,21 +73,34 @@ def measure_frames(data: Path, video: str) -> FrameSample:
             ours.settle(client, 1)
             publish(client, images[:WARM])
             wait(client, WARM)
-            before = ours.cpu_s([detect]), ours.cpu_s(score), ours.cpu_s([redis])
-            traffic, began_s = ours.traffic(client), time.monotonic()
+            these = ([detect], score, [redis])
+            before, traffic, began_s = usage(these), ours.traffic(client), time.monotonic()
             count = publish(client, images[WARM:])
             wait(client, WARM + count)
-            seconds = time.monotonic() - began_s
-            after = ours.cpu_s([detect]), ours.cpu_s(score), ours.cpu_s([redis])
+            after, seconds = usage(these), time.monotonic() - began_s
+            moved = ours.traffic(client) - traffic
+            # Workers that wait cost something, too; over a slow run that is not the frames'.
+            time.sleep(IDLE_S)
+            idle, idle_bytes = usage(these), ours.traffic(client) - traffic - moved
+            share = seconds / IDLE_S
+            cpu_s = [
+                max(0.0, y - x - share * (z - y))
+                for x, y, z in zip(before, after, idle, strict=True)
+            ]
             size = sum(map(len, images[WARM:])) / count
             return FrameSample(
-                (after[0] - before[0]) / count * 1e3,
-                (after[1] - before[1]) / count * 1e6,
-                (after[2] - before[2]) / count * 1e6,
-                max(0.0, (ours.traffic(client) - traffic) / count - 3 * size),
+                cpu_s[0] / count * 1e3,
+                cpu_s[1] / count * 1e6,
+                cpu_s[2] / count * 1e6,
+                max(0.0, (moved - share * idle_bytes) / count - 3 * size),
                 size,
                 count / seconds,
             )
+
+
+def usage(these: tuple[list[psutil.Process], ...]) -> list[float]:
+    """Give the processor seconds of each group of processes."""
+    return [ours.cpu_s(group) for group in these]
 
 
 @contextmanager

@@ -96,12 +96,19 @@ def baseline_table(rows: Sequence[Row]) -> str:
                     f"{1e3 / row['events_per_s']:.3f}",
                     f"{row['cpu_us']:,.0f} + {row['redis_us']:,.0f}",
                     f"{p50:g} / {p95:g} / {p99:g} at {row['offered_per_s']:,}/s",
-                    f"{row['events_per_s'] / first:,.1f}",
+                    f"{row['events_per_s'] / first:,.0f}",
+                    f"{row['load_average']:.0f}",
                 ]
             )
     head = ("pipeline, one worker", "channels", "events/s", "ms an event")
     return table(
-        [*head, "CPU us an event, worker + Redis", "latency p50 / p95 / p99 ms", "times faster"],
+        [
+            *head,
+            "CPU us an event, worker + Redis",
+            "latency p50 / p95 / p99 ms",
+            "times faster",
+            "load",
+        ],
         body,
     )
 
@@ -124,11 +131,19 @@ def cell_table(rows: Sequence[Row]) -> str:
                 f"{p50:g} / {p95:g} / {p99:g}",
                 f"{row['rss_mib']:,.0f} ({row['uss_mib']:,.0f})",
                 f"{least:.2f} to {most:.2f}",
+                f"{row['load_average']:.0f}",
             ]
         )
     head = ("placed as", "workers", "batch", "events/s", "CPU us, workers + Redis")
     return table(
-        [*head, "p50 / p95 / p99 ms at 2,000/s", "RSS (own) MiB", "least to most of a worker"], body
+        [
+            *head,
+            "p50 / p95 / p99 ms at 2,000/s",
+            "RSS (own) MiB",
+            "least to most of a worker",
+            "load",
+        ],
+        body,
     )
 
 

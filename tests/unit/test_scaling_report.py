@@ -34,7 +34,7 @@ def test_tables(tmp_path: Path) -> None:
     text = (tmp_path / "scaling.md").read_text()
     assert "| baseline | 4 | 100 | 10.000 |" in text
     assert "| percipio | 4 | 10,000 | 0.100 |" in text
-    assert "| 100.0 |" in text
+    assert "| 100 |" in text
     assert "| processes | 4 | 50 | 20,000 | 40 + 9 |" in text
     assert "0.75 to 1.25" in text
     assert (tmp_path / "img" / "scaling.png").stat().st_size > 1000
