@@ -88,10 +88,10 @@ class Outputs:
         self.left.update(dict(zip(inputs, rest, strict=False)))
         self.states.update(zip(sources, rest[len(inputs) :], strict=True))
 
-    def queued_ms(self) -> list[float]:
-        """How long each detected frame had waited for the network."""
+    def timings(self) -> list[dict[str, float]]:
+        """Give what each detection says of its way: wait, batch and so on."""
         rows = [fields for found in self.detections.values() for _, fields in found]
-        return [msgpack.unpackb(fields[b"data"])["timing"]["queued_ms"] for fields in rows]
+        return [msgpack.unpackb(fields[b"data"])["timing"] for fields in rows]
 
 
 def examine(outputs: Outputs, publisher: Publisher, status: dict[str, Any]) -> Verdict:

@@ -187,9 +187,7 @@ def test_overload(trial: Trial, table: Table, favourite: int) -> None:
     trial.fleet.start_many(1, 1, FAKE_INFER_S="0.16", **settings)
     trial.wait_until_owned()
     load = Load(streams={"frames": 900 // (7 + favourite)}, per_s=150, favourite=favourite)
-    began_s = time.monotonic()
     trial.publish(load).join()
-    sent_s = time.monotonic() - began_s
     took_s = trial.wait_until_quiet()
     status = trial.status()
     ledger = status["ledger"]
@@ -198,10 +196,13 @@ def test_overload(trial: Trial, table: Table, favourite: int) -> None:
         states = [trial.keys.of_source(f"src-{n}").state(f"src-{n}") for n in range(8)]
         counted = sum(int(client.hget(state, "frames_dropped") or 0) for state in states)
         shares = [int(client.hget(state, "frames") or 0) for state in states]
-        waited_ms = sorted(Outputs(client, trial.keys).queued_ms())
+        timings = Outputs(client, trial.keys).timings()
+    waited_ms = sorted(timing["queued_ms"] for timing in timings)
+    fill = len(timings) / sum(1 / timing["batch"] for timing in timings)
     facts = {
         "detected": ledger["frames_detected"],
         "dropped_and_counted": dropped,
+        "mean_batch_of_8": round(fill, 1),
         "detected_of_a_source": f"{min(shares)} to {max(shares)}",
         "waited_ms": f"{waited_ms[len(waited_ms) // 2]:.0f}, at most {waited_ms[-1]:.0f}",
     }
@@ -211,6 +212,6 @@ def test_overload(trial: Trial, table: Table, favourite: int) -> None:
     assert not status["in_flight"]
     assert dropped + ledger["frames_detected"] == load.total
     assert counted == dropped
-    assert ledger["frames_detected"] > 0.6 * sent_s * 8 / 0.16
+    assert fill > 5
     assert max(shares) < 3 * sorted(shares)[len(shares) // 2]
     assert min(shares) * 6 > max(shares)
