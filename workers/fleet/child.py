@@ -14,8 +14,9 @@ from http.client import HTTPConnection, HTTPException
 import psutil
 
 START_S = 180.0
-"""The first start on a machine compiles kernels and loads a network."""
-SILENT_S = 12.0
+"""The first start on a machine compiles kernels and loads a network, and may be deaf meanwhile."""
+SILENT_S = 30.0
+"""A busy machine may take long to answer; the partitions have others after their lease."""
 ANSWER_S = 2.0
 STOP_S = 5.0
 
@@ -35,7 +36,7 @@ class Child:
         self._host = host
         self._port: int | None = None
         self._began_s = self._answered_s = time.monotonic()
-        self._has_answered = False
+        self._was_ready = False
         self._process = subprocess.Popen(
             [sys.executable, "-m", "workers.leash", module],
             env={**os.environ, **_port_of(environ, host), **environ},
@@ -73,15 +74,16 @@ class Child:
         if alive is None:
             return f"no answer for {time.monotonic() - self._answered_s:.0f} s"
         if alive == (200, "ok"):
-            self._answered_s, self._has_answered = time.monotonic(), True
+            self._answered_s = time.monotonic()
             ready = self._ask("/readyz")
+            self._was_ready = self._was_ready or ready == (200, "ok")
             return None if ready == (200, "ok") else ready[1] if ready else "no answer"
         return alive[1]
 
     @property
     def is_hung(self) -> bool:
         """Whether it has not said for too long that it should be left running."""
-        allowed_s = SILENT_S if self._has_answered else START_S
+        allowed_s = SILENT_S if self._was_ready else START_S
         return time.monotonic() - self._answered_s > allowed_s
 
     def stop(self, grace_s: float) -> int:
