@@ -113,6 +113,12 @@ def baseline_table(rows: Sequence[Row]) -> str:
     )
 
 
+def _rate(row: Row) -> str:
+    """Give the rate, with the least and the most of several runs."""
+    several = f" ({row['low']:,.0f} to {row['high']:,.0f})" if row["runs"] > 1 else ""
+    return f"{row['events_per_s']:,.0f}{several}"
+
+
 def cell_table(rows: Sequence[Row]) -> str:
     """Give every cell of workers and batch sizes."""
     body = []
@@ -126,7 +132,7 @@ def cell_table(rows: Sequence[Row]) -> str:
                 row["place"],
                 str(row["workers"]),
                 str(row["batch"] or "default"),
-                f"{row['events_per_s']:,.0f}",
+                _rate(row),
                 f"{row['cpu_us']:.0f} + {row['redis_us']:.0f}",
                 f"{p50:g} / {p95:g} / {p99:g}",
                 f"{row['rss_mib']:,.0f} ({row['uss_mib']:,.0f})",
