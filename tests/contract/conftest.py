@@ -23,8 +23,11 @@ MODELS = (CHECKOUT / "pipeline" / "data" / "demo.pt", DATA / "weights" / "yolov9
 MAX_AGE_MS = 20_000
 START_S = 240.0
 
-# What is found does not matter here, that something is found and soon does.
+# What is found does not matter here, that something is found and soon does. Tests share pictures,
+# so that a cache would make what they count depend on their order.
 SETTINGS = {
+    "PERCIPIO_CACHE_BYTES": "0",
+    "PERCIPIO_CACHE_REDIS_BYTES": "0",
     "PERCIPIO_DEVICE": "cpu",
     "PERCIPIO_RUNTIME": "torch",
     "PERCIPIO_IMAGE_SIZE": "160",

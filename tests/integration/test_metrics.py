@@ -48,15 +48,15 @@ def get(server: MetricsServer, path: str) -> tuple[int, str]:
 
 def test_counts_and_process_memory_are_served(server: MetricsServer) -> None:
     metrics.describe_build(worker="detect")
-    metrics.DROPS.labels("detect", "age").inc(3)
-    with metrics.timed("detect", "infer"):
+    metrics.DROPS.labels("detect", "for-this-test").inc(3)
+    with metrics.timed("detect", "for-this-test"):
         pass
 
     status, text = get(server, "/metrics")
 
     assert status == 200
-    assert 'percipio_drops_total{reason="age",stage="detect"} 3.0' in text
-    assert 'percipio_step_seconds_count{stage="detect",step="infer"} 1.0' in text
+    assert 'percipio_drops_total{reason="for-this-test",stage="detect"} 3.0' in text
+    assert 'percipio_step_seconds_count{stage="detect",step="for-this-test"} 1.0' in text
     assert "percipio_build_info{" in text
     if sys.platform == "linux":
         assert "process_resident_memory_bytes" in text

@@ -16,7 +16,8 @@ from pipeline.score_inputs import Inputs
 from pipeline.wire import read_event
 
 PARTITION, PARTITIONS = 7, 16
-NUMBERS = st.one_of(st.floats(), st.integers(), st.booleans(), st.none(), st.text(max_size=2))
+WHOLE = st.integers(-(1 << 63), (1 << 64) - 1)  # what msgpack can hold
+NUMBERS = st.one_of(st.floats(), WHOLE, st.booleans(), st.none(), st.text(max_size=2))
 VALUES = st.dictionaries(st.sampled_from(["a", "b", "c d", "e"]), NUMBERS, max_size=3)
 FIELDS = st.fixed_dictionaries(
     {},
