@@ -80,18 +80,30 @@ class Outputs:
             pipe.xlen(getattr(names, stream))
         for source in sources:
             pipe.hgetall(names.state(source))
-        detections, scores, dead, *rest = pipe.execute()
+        answers = pipe.execute()
+        detections, scores, dead = (_entries(answer) for answer in answers[:3])
+        rest = answers[3:]
         for found, into in ((detections, self.detections), (scores, self.scores)):
             for entry_id, fields in found:
                 into[fields[b"source"].decode()].append((entry_id, fields))
         self.dead += [fields for _, fields in dead]
         self.left.update(dict(zip(inputs, rest, strict=False)))
-        self.states.update(zip(sources, rest[len(inputs) :], strict=True))
+        states = (_map(answer) for answer in rest[len(inputs) :])
+        self.states.update(zip(sources, states, strict=True))
 
     def timings(self) -> list[dict[str, float]]:
         """Give what each detection says of its way: wait, batch and so on."""
         rows = [fields for found in self.detections.values() for _, fields in found]
         return [msgpack.unpackb(fields[b"data"])["timing"] for fields in rows]
+
+
+def _map(answer: Any) -> dict[bytes, bytes]:
+    """Give a map as one; redis-py leaves what a cluster's transaction gives flat."""
+    return answer if isinstance(answer, dict) else dict(zip(answer[::2], answer[1::2], strict=True))
+
+
+def _entries(answer: Any) -> list[Raw]:
+    return [(entry_id, _map(fields)) for entry_id, fields in answer]
 
 
 def examine(outputs: Outputs, publisher: Publisher, status: dict[str, Any]) -> Verdict:

@@ -130,7 +130,7 @@ def test_a_rolling_restart(trial: Trial, table: Table) -> None:
     assert verdict.is_clean, verdict
     assert codes == [0, 0, 0, 0]
     assert not verdict.late
-    assert max(gaps_s) < 1.0 + 10 * trial.look_s()
+    assert max(gaps_s) < LEASE_MS / 1e3 + 10 * trial.look_s()
 
 
 def test_the_fleet_grows_and_shrinks(trial: Trial, table: Table) -> None:
@@ -214,4 +214,4 @@ def test_overload(trial: Trial, table: Table, favourite: int) -> None:
     assert counted == dropped
     assert fill > 5
     assert max(shares) < 3 * sorted(shares)[len(shares) // 2]
-    assert min(shares) * 6 > max(shares)
+    assert min(shares) * 12 > max(shares)
