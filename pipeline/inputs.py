@@ -191,11 +191,13 @@ class Inputs:
         except TimeoutError:
             return
 
-    async def watch(self) -> None:
-        """Notice new entries for ever; one blocking connection a partition."""
-        async with asyncio.TaskGroup() as group:
-            for siblings in self._partitions:
-                group.create_task(self._watch_partition(siblings))
+    def watch(self) -> list[asyncio.Task[None]]:
+        """Begin to notice new entries; one blocking connection, and one task, a partition.
+
+        Whoever began it ends each of them with `end_tasks`: a group of tasks would cancel them
+        once, which redis-py may lose.
+        """
+        return [asyncio.create_task(self._watch_partition(s)) for s in self._partitions]
 
     async def _watch_partition(self, siblings: list[_Stream]) -> None:
         drained = self._drained[siblings[0].partition]

@@ -23,6 +23,7 @@ from pipeline.reuse import Reuse
 from pipeline.settings import DetectSettings, Settings
 from pipeline.still import StillGate
 from pipeline.stream import Store
+from pipeline.tasks import end_tasks
 from workers.runner import Context, run_worker
 
 LANES = 2  # one batch is collected and decoded while the other is in the network
@@ -134,7 +135,7 @@ def _input_limits(settings: Settings) -> InputLimits:
 
 async def _serve(context: Context, inputs: Inputs, feed: DetectFeed, work: DetectWork) -> None:
     keep_s = inputs.limits.claim_idle_ms / 4e3
-    watching = asyncio.create_task(inputs.watch(), name="watch")
+    watching = inputs.watch()
     context.health.ready()
     try:
         async with asyncio.TaskGroup() as group:
@@ -144,7 +145,7 @@ async def _serve(context: Context, inputs: Inputs, feed: DetectFeed, work: Detec
                 lane_task = consume(feed, work, context.stop, context.health)
                 group.create_task(lane_task, name=f"lane-{lane}")
     finally:
-        watching.cancel()
+        await end_tasks(watching)
 
 
 if __name__ == "__main__":
