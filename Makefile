@@ -52,7 +52,7 @@ nodes: $(STAMP) ## kill Ray nodes, workers and the head on this machine, write d
 	$(BIN)/python -m pytest -m ray -p no:randomly -s --fault-table .nodes.jsonl tests/ray $(ARGS)
 	$(BIN)/python -m tests.fault.table .nodes.jsonl docs/ray.md
 
-fault-short: $(STAMP) ## the same in under 10 minutes, as CI runs it
+fault-short: $(STAMP) ## the same in under 10 minutes
 	$(BIN)/python -m pytest -m fault --numprocesses auto --maxprocesses 4 tests/fault $(ARGS)
 
 $(STAMP): $(INPUTS)
