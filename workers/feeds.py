@@ -260,15 +260,19 @@ async def _read_lines(file: int) -> AsyncIterator[Sequence[bytes]]:
         putting = loop.create_task(chunks.put(chunk))
         putting.add_done_callback(lambda _: taken.set())
 
+    own = os.dup(file)  # the caller may close its own while a read is under way
+
     def read() -> None:
         chunk = b"-"
-        while chunk:
-            chunk, taken = os.read(file, _CHUNK_BYTES), threading.Event()
-            try:
+        try:
+            while chunk:
+                chunk, taken = os.read(own, _CHUNK_BYTES), threading.Event()
                 loop.call_soon_threadsafe(offer, chunk, taken)
-            except RuntimeError:  # the loop has ended
-                return
-            taken.wait()
+                taken.wait()
+        except RuntimeError:  # the loop has ended
+            return
+        finally:
+            os.close(own)
 
     # A daemon: nothing can wake a thread from reading a terminal.
     threading.Thread(target=read, name="lines", daemon=True).start()
