@@ -22,9 +22,11 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
+from urllib.parse import urlsplit
 from urllib.request import urlopen
 from zlib import crc32
 
+import hiredis
 import msgpack
 import numpy as np
 import psutil
@@ -35,7 +37,7 @@ from pipeline.partition import Keys
 from pipeline.scoring.parameters import Parameters
 from pipeline.scoring.state import golden_phase
 
-KEYS = Keys()
+KEYS = Keys(partitions=int(os.environ.get("PERCIPIO_PARTITIONS", Keys().partitions)))
 CHANNELS = 4
 PIPELINE = 1000
 PATIENCE_S = 300.0
@@ -75,31 +77,47 @@ class Row:
 
 
 class Publisher:
-    """Adds events of many sources; values follow a slow wave so that there is structure."""
+    """Adds events of many sources; values follow a slow wave so that there is structure.
 
-    def __init__(self, client: Redis, sources: int) -> None:
-        self._client = client
+    It shares the cores with what it measures, so it packs commands ahead and reads replies raw.
+    """
+
+    def __init__(self, url: str, sources: int) -> None:
+        self._socket = socket.socket(socket.AF_UNIX)
+        self._socket.connect(urlsplit(url).path)
         self._names = [f"s{number}" for number in range(sources)]
-        self._streams = [KEYS.of_source(name).events for name in self._names]
         rng = np.random.default_rng(7)
-        self._bodies = [
+        bodies = [
             msgpack.packb({f"c{c}": float(v) for c, v in enumerate(row)})
             for row in rng.gamma(2.0, 1.0, (997, CHANNELS))
         ]
+        self._events = [
+            ("XADD", KEYS.of_source(name).events, "*", "source", name, "values", bodies[n % 997])
+            for n, name in enumerate(self._names * 5)
+        ]
+        self._packed = [hiredis.pack_command(event) for event in self._events]
         self._sent = 0
 
     def send(self, count: int, ts_ms: Sequence[int] | None = None) -> None:
         """Add `count` events, sources in turn."""
-        pipe = self._client.pipeline(transaction=False)
-        for index in range(count):
-            turn = self._sent % len(self._names)
-            fields: dict[str, Any] = {"source": self._names[turn]}
-            fields["values"] = self._bodies[self._sent % len(self._bodies)]
-            if ts_ms is not None:
-                fields["ts"] = ts_ms[index]
-            pipe.xadd(self._streams[turn], fields)
-            self._sent += 1
-        pipe.execute()
+        places = [(self._sent + n) % len(self._events) for n in range(count)]
+        self._sent += count
+        if ts_ms is None:
+            commands = [self._packed[place] for place in places]
+        else:
+            timed = zip(places, ts_ms, strict=True)
+            commands = [hiredis.pack_command((*self._events[n], "ts", at)) for n, at in timed]
+        self._socket.sendall(b"".join(commands))
+        self._receive(count)
+
+    def _receive(self, count: int) -> None:
+        reader = hiredis.Reader()
+        while count:
+            reader.feed(self._socket.recv(1 << 16))
+            while (reply := reader.gets()) is not False:
+                if isinstance(reply, Exception):
+                    raise SystemExit(f"Redis refuses an event: {reply}")
+                count -= 1
 
 
 def ledger(client: Redis, term: str) -> int:
@@ -162,6 +180,7 @@ def score_workers(url: str, client: Redis, count: int) -> Iterator[Workers]:
     for port in ports:
         environ = os.environ | {"PERCIPIO_REDIS_URL": url, "PERCIPIO_LOG_LEVEL": "warning"}
         environ["PERCIPIO_METRICS_PORT"] = str(port)
+        environ["PERCIPIO_PARTITIONS"] = str(KEYS.partitions)
         started.append(subprocess.Popen([sys.executable, "-m", "workers.score"], env=environ))
     try:
         while not all_owned(client, count):
@@ -251,7 +270,7 @@ def running(workers: int, sources: int, ts_ms: int | None) -> Iterator[tuple[Met
         Redis.from_url(server.url) as client,
         score_workers(server.url, client, workers) as group,
     ):
-        publisher = Publisher(client, sources)
+        publisher = Publisher(server.url, sources)
         publisher.send(sources, None if ts_ms is None else [ts_ms] * sources)
         drain(client, sources)
         yield Meter(client, group, psutil.Process(server.pid)), publisher
@@ -278,6 +297,7 @@ def offered(rate: int, seconds: float, sources: int, workers: int) -> Row:
     """Offer events at a constant rate; latency is what the entry ids tell."""
     with running(workers, sources, None) as (meter, publisher):
         meter.start()
+        warm = {n: last_score(meter.client, n) for n in range(KEYS.partitions)}
         began_s, sent, step = time.monotonic(), 0, max(1, rate // 200)
         while (elapsed_s := time.monotonic() - began_s) < seconds:
             if sent <= elapsed_s * rate:
@@ -287,7 +307,7 @@ def offered(rate: int, seconds: float, sources: int, workers: int) -> Row:
                 time.sleep(0.001)
         drain(meter.client, sources + sent)
         row = meter.row(f"offered {rate}/s", sent)
-        found = [latencies(meter.client, n) for n in range(KEYS.partitions)]
+        found = [latencies(meter.client, n, after) for n, after in warm.items()]
         row.entry_ms, row.level_ms = (
             tuple(np.percentile(np.concatenate(each), QUANTILES).round(1).tolist())
             for each in zip(*found, strict=True)
@@ -295,8 +315,16 @@ def offered(rate: int, seconds: float, sources: int, workers: int) -> Row:
         return row
 
 
-def latencies(client: Redis, number: int) -> tuple[np.ndarray[Any, Any], np.ndarray[Any, Any]]:
-    """Give two times from an input on, in ms.
+def last_score(client: Redis, number: int) -> bytes:
+    """Give the id of the newest score entry of a partition."""
+    entries: Any = client.xrevrange(KEYS.of(number).scores, count=1)
+    return entries[0][0] if entries else b"0-0"
+
+
+def latencies(
+    client: Redis, number: int, after: bytes
+) -> tuple[np.ndarray[Any, Any], np.ndarray[Any, Any]]:
+    """Give two times from an input on, in ms, of what was scored after an id.
 
     Returns:
         of each score entry, from its first input (the slowest of it) to the entry; of each entry,
@@ -304,7 +332,7 @@ def latencies(client: Redis, number: int) -> tuple[np.ndarray[Any, Any], np.ndar
     """
     parameters = Parameters()
     by_source: dict[bytes, list[tuple[int, int, int]]] = {}
-    entries: Any = client.xrange(KEYS.of(number).scores)
+    entries: Any = client.xrange(KEYS.of(number).scores, b"(" + after)
     for entry_id, fields in entries:
         if fields[b"kind"] == b"event":
             row = (milliseconds(fields[b"first"]), int(fields[b"ts"]), milliseconds(entry_id))

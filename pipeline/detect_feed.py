@@ -270,6 +270,7 @@ class _Work:
 
 def _count(outcomes: list[Outcome], flags: list[str]) -> None:
     """Count what was written; what a sibling had finished is counted there."""
+    latencies_s: list[float] = []
     for outcome, flag in zip(outcomes, flags, strict=True):
         entry = outcome.entry
         if flag == "D":
@@ -281,4 +282,5 @@ def _count(outcomes: list[Outcome], flags: list[str]) -> None:
         elif flag == "1":
             metrics.ENTRIES.labels("detect", outcome.verdict.value).inc()
             published_s = entry.age_ms / 1e3 + monotonic() - entry.read_s
-            metrics.LATENCY.labels("frame").observe(max(0.0, published_s))
+            latencies_s.append(max(0.0, published_s))
+    metrics.LATENCY.observe("frame", latencies_s)

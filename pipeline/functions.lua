@@ -546,6 +546,12 @@ local function watermark(keys)
   return marks
 end
 
+-- The same for a commit, which must not fail for want of a group that it does not need.
+local function marks_of(keys)
+  local is_told, marks = pcall(watermark, {keys.frames, keys.recordings})
+  return is_told and marks or {}
+end
+
 local function move_cursor(stream, cursor)
   redis.call('XGROUP', 'SETID', stream, SCORE_GROUP, cursor.next, 'ENTRIESREAD', whole(cursor.read))
 end
@@ -573,26 +579,29 @@ local function raise(key, counters)
   for counter, by in pairs(counters) do redis.call('HINCRBY', key, counter, by) end
 end
 
+-- Places in the row of a source; what is not there is false.
+local NAME, KEY, SEEN, FRESH, WHOLE, STATE, MEMORY, ABSENT, ADD, TROUBLE = 1, 2, 3, 4, 5, 6, 7, 8, 9, 10
+
 -- Most writes of a source are a few fields. Gives whether its memory had gone and is not whole.
 local function write_source(keys, source, at_ms, ttl_s)
-  local state, memory, fields = keys[source.k], keys[source.k + 1], source.state
-  fields[#fields + 1], fields[#fields + 2] = 'updated_ms', whole(at_ms)
-  local added, anew = put(state, fields), put(memory, source.memory)
-  if source.absent then redis.call('HDEL', state, unpack(source.absent)) end
-  if source.add then raise(state, source.add) end
-  if source.fresh or added > 0 or anew > 0 then
+  local state, memory, fields = keys[source[KEY]], keys[source[KEY] + 1], source[STATE]
+  fields[#fields + 1], fields[#fields + 2] = 'updated_ms', at_ms
+  local added, anew = put(state, fields), put(memory, source[MEMORY])
+  if source[ABSENT] then redis.call('HDEL', state, unpack(source[ABSENT])) end
+  if source[ADD] then raise(state, source[ADD]) end
+  if source[FRESH] or added > 0 or anew > 0 then
     redis.call('EXPIRE', state, ttl_s)
     redis.call('EXPIRE', memory, ttl_s)
   end
-  return anew > 0 and not source.whole
+  return anew > 0 and not source[WHOLE]
 end
 
 local SEEN_AT_ONCE = 500
 local function note_seen(zset, sources)
   local members = {}
   for i, source in ipairs(sources) do
-    if source.memory then
-      members[#members + 1], members[#members + 2] = source.seen_ms, source.name
+    if source[MEMORY] then
+      members[#members + 1], members[#members + 2] = source[SEEN], source[NAME]
     end
     if #members >= 2 * SEEN_AT_ONCE or (i == #sources and #members > 0) then
       redis.call('ZADD', zset, 'GT', unpack(members))
@@ -601,14 +610,17 @@ local function note_seen(zset, sources)
   end
 end
 
--- keys: owner, events, detections, scores, dead, ledger, sources, held, then per source: state,
--- memory. args: me, epoch, commit number, msgpack {lease_ms, limits, events, detections, held,
--- caution, scores, sources, dead, ledger}. A cursor is {prev, next, read}; detections' has `safe` (first id
--- still needed) and `held` (entries from there to the cursor) too. Returns {'OK', source...}: those
--- whose memory had gone.
+-- keys: COMMIT_KEYS, then per source: state, memory. args: me, epoch, commit number, msgpack
+-- {lease_ms, limits, events, detections, held, caution, scores, sources, dead, ledger}. A cursor is
+-- {prev, next, read}; detections' has `safe` (first id still needed) and `held` (entries from there
+-- to the cursor) too. Returns {'OK', marks, source...}: marks as `watermark` gives them, empty where
+-- a group is gone, and the sources whose memory had gone; or {'DUP'}.
+local COMMIT_KEYS = {
+  'owner', 'events', 'detections', 'scores', 'dead', 'ledger', 'sources', 'held', 'frames', 'recordings',
+}
 local function score_commit(keys, args)
   if is_fenced(keys[1], args[1], args[2]) then return {'FENCED'} end
-  name_keys(keys, {'owner', 'events', 'detections', 'scores', 'dead', 'ledger', 'sources', 'held'})
+  name_keys(keys, COMMIT_KEYS)
   local number = redis.call('HGET', keys.owner, 'commit')
   if tonumber(number) == tonumber(args[3]) + 1 then return {'DUP'} end
   if number ~= args[3] then return {'CONFLICT', 'commit ' .. number} end
@@ -617,7 +629,7 @@ local function score_commit(keys, args)
   for i, kind in ipairs(wanted) do
     if not kind_is(keys[i], kind) then return {'BADTYPE', keys[i]} end
   end
-  if 8 + 2 * #batch.sources ~= #keys then return {'BADARGS', 'keys'} end
+  if #COMMIT_KEYS + 2 * #batch.sources ~= #keys then return {'BADARGS', 'keys'} end
   for _, name in ipairs({'events', 'detections'}) do
     local group = group_of(keys[name], SCORE_GROUP)
     if not group then return {'NOGROUP'} end
@@ -625,17 +637,18 @@ local function score_commit(keys, args)
       return {'CONFLICT', name .. ' ' .. group['last-delivered-id']}
     end
   end
-  local at_ms, limits, answer = now_ms(), batch.limits, {'OK'}
+  local at_ms, limits, answer = now_ms(), batch.limits, {'OK', marks_of(keys)}
+  local at_text = whole(at_ms)
   for _, fields in ipairs(batch.scores) do
     redis.call('XADD', keys.scores, 'MAXLEN', '~', limits.results_keep, '*', unpack(fields))
   end
   for _, fields in ipairs(batch.dead) do add_dead(keys, fields, limits) end
   for _, source in ipairs(batch.sources) do
-    if source.memory then
-      if write_source(keys, source, at_ms, limits.ttl_s) then answer[#answer + 1] = source.name end
+    if source[MEMORY] then
+      if write_source(keys, source, at_text, limits.ttl_s) then answer[#answer + 1] = source[NAME] end
     else
-      touch(keys, source.k, source.name, at_ms, limits.ttl_s, nil, source.problem)
-      raise(keys[source.k], source.add)
+      touch(keys, source[KEY], source[NAME], at_ms, limits.ttl_s, nil, source[TROUBLE])
+      raise(keys[source[KEY]], source[ADD])
     end
   end
   note_seen(keys.sources, batch.sources)

@@ -10,14 +10,19 @@ import math
 import socket
 import socketserver
 import threading
-from collections.abc import Callable, Iterator
+from bisect import bisect_left
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
+from functools import cache
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from importlib import metadata
+from itertools import accumulate
 from time import perf_counter
 
 from prometheus_client import REGISTRY, Counter, Gauge, Histogram, Info
+from prometheus_client.core import HistogramMetricFamily
 from prometheus_client.exposition import choose_encoder
+from prometheus_client.registry import Collector
 
 from pipeline.errors import SettingsError
 from pipeline.health import Health
@@ -74,8 +79,43 @@ STEP = Histogram(
 )
 """step: read, decode, infer, track, score, commit."""
 
-LATENCY = Histogram(
-    "percipio_latency_seconds", "From published to result, end to end.", ["kind"], buckets=_LONG_S
+
+class BatchHistogram(Collector):
+    """A histogram with one label that takes a batch of values at a time; it has one writer."""
+
+    def __init__(self, name: str, text: str, label: str, bounds: Sequence[float]) -> None:
+        self._about = (name, text)
+        self._label = label
+        self._bounds = (*bounds, math.inf)
+        self._names = (*(str(float(bound)) for bound in bounds), "+Inf")
+        self._counts: dict[str, list[int]] = {}
+        self._sums: dict[str, float] = {}
+        REGISTRY.register(self)
+
+    def observe(self, label: str, values: Iterable[float]) -> None:
+        """Count values under a label."""
+        counts = self._counts.setdefault(label, [0] * len(self._bounds))
+        total = 0.0
+        for value in values:
+            counts[bisect_left(self._bounds, value)] += 1
+            total += value
+        self._sums[label] = self._sums.get(label, 0.0) + total
+
+    def describe(self) -> list[HistogramMetricFamily]:
+        """Give the family without values."""
+        return [HistogramMetricFamily(*self._about, labels=[self._label])]
+
+    def collect(self) -> list[HistogramMetricFamily]:
+        """Give what was counted so far, as Prometheus's client asks for it."""
+        (family,) = self.describe()
+        for label, counts in list(self._counts.items()):
+            buckets = list(zip(self._names, accumulate(counts), strict=True))
+            family.add_metric([label], buckets, self._sums.get(label, 0.0))
+        return [family]
+
+
+LATENCY = BatchHistogram(
+    "percipio_latency_seconds", "From published to result, end to end.", "kind", _LONG_S
 )
 """kind: frame (published to detection), event (published to score; the oldest of an entry)."""
 
@@ -177,6 +217,11 @@ def api_lookups() -> dict[str, dict[str, int]]:
     return found
 
 
+@cache
+def _step(stage: str, step: str) -> Histogram:
+    return STEP.labels(stage, step)
+
+
 @contextmanager
 def timed(stage: str, step: str) -> Iterator[None]:
     """Measure a step, also when it fails."""
@@ -184,7 +229,7 @@ def timed(stage: str, step: str) -> Iterator[None]:
     try:
         yield
     finally:
-        STEP.labels(stage, step).observe(perf_counter() - start_s)
+        _step(stage, step).observe(perf_counter() - start_s)
 
 
 def watch_gpu(uuid: str) -> bool:

@@ -203,26 +203,17 @@ class Ownership:
             counts: most entries to read of each; 0 reads none.
         """
         keys = owned.keys
-        mark = self.store.command("watermark", [keys.frames, keys.recordings])
-        spans = [
-            _range(keys.events, after[0], max(1, counts[0])),
-            _range(keys.detections, after[1], max(1, counts[1])),
-        ]
+        commands = [self.store.command("watermark", [keys.frames, keys.recordings])]
+        commands += _ranges(keys, after, counts)
         if self.store.is_cluster:  # its pipelines may send a part again, out of order
-            answers = await self.store.run_many([mark]) + await self.store.run_many(spans)
+            answers = await self.store.run_many(commands[:1])
+            answers += await self.store.run_many(commands[1:])
         else:
-            answers = await self.store.run_many([mark, *spans])
+            answers = await self.store.run_many(commands)
         for answer in answers:
             if isinstance(answer, Exception):
                 await self._repair(owned, answer)
-        marks, events, detections = answers
-        return Page(
-            events if counts[0] else [],
-            detections if counts[1] else [],
-            0 < len(detections) < counts[1] or not detections,
-            {"frames": marks[1] or None, "recordings": marks[2] or None},
-            int(marks[0]),
-        )
+        return _page(answers[0], answers[1:], counts)
 
     async def _repair(self, owned: OwnedPartition, error: Exception) -> None:
         if "Function not found" in str(error):
@@ -280,29 +271,47 @@ class Ownership:
             lost.append(max(0, gap) if at_end else 0)
         return lost[0], lost[1]
 
-    async def commit(self, owned: OwnedPartition, batch: ScoreCommit) -> list[str]:
+    async def commit(
+        self,
+        owned: OwnedPartition,
+        batch: ScoreCommit,
+        after: tuple[bytes, bytes] | None = None,
+        counts: tuple[int, int] = (0, 0),
+    ) -> tuple[list[str], Page | None]:
         """Write a batch whole or not at all; safe to repeat after a lost reply.
 
+        Args:
+            owned: the partition.
+            batch: what to write.
+            after: read on behind these ids in the same round trip, as `read` does.
+            counts: as of `read`.
+
         Returns:
-            Sources whose memory others have removed: it must be written whole the next time.
+            Sources whose memory others have removed: it must be written whole the next time; and
+            what was read, None where it was not.
 
         Raises:
             FencedError: another owner, or the cursor is not where this one left it.
         """
         keys = owned.keys
         names = [keys.owner, keys.events, keys.detections, keys.scores, keys.dead, keys.ledger]
-        names += [keys.sources, keys.held]
-        payload = self._payload(owned, batch, names)
-        answer = await self.store.call(
-            "score_commit", names, self.me, owned.epoch, owned.commit, pack_arguments(payload)
-        )
+        names += [keys.sources, keys.held, keys.frames, keys.recordings]
+        payload = pack_arguments(self._payload(owned, batch, names))
+        call = ("score_commit", names, self.me, owned.epoch, owned.commit, payload)
+        answer, page = None, None
+        if after is not None and not self.store.is_cluster:
+            commands = [self.store.command(*call), *_ranges(keys, after, counts)]
+            answer, *found = await self.store.run_many(commands)
+            page = _page_of_commit(answer, found, counts)
+        if answer is None or isinstance(answer, Exception):
+            answer = await self.store.call(*call)
         if answer[0] in (b"BADTYPE", b"BADARGS"):
             raise DependencyError(f"Redis: commit of partition {owned.number} refused: {answer!r}")
         if answer[0] not in (b"OK", b"DUP"):
             raise FencedError(f"partition {owned.number}, epoch {owned.epoch}: {answer!r}")
         owned.commit += 1
         owned.events, owned.detections, owned.held = batch.events, batch.detections, batch.held
-        return [name.decode() for name in answer[1:]]
+        return [name.decode() for name in answer[2:]], page
 
     def _payload(
         self, owned: OwnedPartition, batch: ScoreCommit, names: list[str]
@@ -324,8 +333,33 @@ class Ownership:
         }
 
 
-def _range(key: str, last_id: bytes, count: int) -> Sequence[Argument]:
-    return ("XRANGE", key, b"(" + last_id, "+", "COUNT", count)
+def _ranges(
+    keys: PartitionKeys, after: tuple[bytes, bytes], counts: tuple[int, int]
+) -> list[tuple[Argument, ...]]:
+    return [
+        ("XRANGE", key, b"(" + last_id, "+", "COUNT", max(1, count))
+        for key, last_id, count in zip((keys.events, keys.detections), after, counts, strict=True)
+    ]
+
+
+def _page(marks: Sequence[bytes], found: Sequence[list[Raw]], counts: tuple[int, int]) -> Page:
+    events, detections = found
+    return Page(
+        events if counts[0] else [],
+        detections if counts[1] else [],
+        0 < len(detections) < counts[1] or not detections,
+        {"frames": marks[1] or None, "recordings": marks[2] or None},
+        int(marks[0]),
+    )
+
+
+def _page_of_commit(answer: Any, found: Sequence[Any], counts: tuple[int, int]) -> Page | None:
+    """Give what was read with a commit; None where the commit or a part of the read failed."""
+    if any(isinstance(each, Exception) for each in (answer, *found)):
+        return None
+    if answer[0] != b"OK" or not answer[1]:
+        return None
+    return _page(answer[1], found, counts)
 
 
 def _move(old: Cursor, new: Cursor) -> dict[str, Any]:
@@ -337,16 +371,9 @@ def _move(old: Cursor, new: Cursor) -> dict[str, Any]:
     }
 
 
-def _source(write: SourceWrite, keys: PartitionKeys, names: list[str]) -> dict[str, Any]:
+def _source(write: SourceWrite, keys: PartitionKeys, names: list[str]) -> list[Any]:
+    """Give the row of a source; its places are named in functions.lua."""
     k = len(names) + 1
     names += [keys.state(write.name), keys.memory(write.name)]
-    row: dict[str, Any] = {"name": write.name, "k": k}
-    if write.memory is None:
-        return row | {"problem": write.problem or "", "add": write.add}
-    row |= {"state": write.state, "memory": write.memory, "seen_ms": write.seen_ms}
-    row |= {"fresh": write.is_fresh, "whole": write.is_whole}
-    if write.absent:
-        row["absent"] = write.absent
-    if write.add:
-        row["add"] = write.add
-    return row
+    row = [write.name, k, write.seen_ms, write.is_fresh, write.is_whole, write.state]
+    return [*row, write.memory or False, write.absent or False, write.add or False, write.problem]

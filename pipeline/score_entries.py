@@ -28,11 +28,11 @@ class MapBody(NamedTuple):
         return cls(len(values), pack(values)[1 if len(values) < 16 else 3 :])
 
 
-def join(*bodies: MapBody) -> bytes:
-    """Give one msgpack map with the pairs of all."""
-    pairs = sum(body.pairs for body in bodies)
+def join(one: MapBody, other: MapBody) -> bytes:
+    """Give one msgpack map with the pairs of both."""
+    pairs = one.pairs + other.pairs
     header = bytes((0x80 | pairs,)) if pairs < 16 else b"\xde" + pairs.to_bytes(2, "big")
-    return header + b"".join(body.packed for body in bodies)
+    return header + one.packed + other.packed
 
 
 class Evaluation(NamedTuple):

@@ -6,10 +6,9 @@ from collections import Counter
 from dataclasses import dataclass, field
 
 import numpy as np
-from numpy.typing import NDArray
 
 from pipeline.score_frames import Seen
-from pipeline.score_groups import group
+from pipeline.score_groups import Groups, group
 from pipeline.score_inputs import Inputs
 from pipeline.scoring import batch as columns
 from pipeline.scoring.engine import Engine
@@ -49,6 +48,7 @@ class Stepped:
         added_ms: newest time at which one of it was added.
         late: of each row, whether it is a straggler.
         was: of each row, the phase before it.
+        level_ts: of each row, the end of its source's newest evaluated bin.
         stepped: what the engine gave.
         records: what to write of each slot to its journal.
     """
@@ -60,6 +60,7 @@ class Stepped:
     added_ms: list[int]
     late: list[bool]
     was: list[int]
+    level_ts: list[int]
     stepped: columns.StepResult
     records: dict[int, bytes]
 
@@ -75,7 +76,8 @@ class Stepped:
             alone |= np.array([index in inputs.echoes for index in call.rows])
         codes: dict[str | None, int] = {}
         producer = np.array([codes.setdefault(inputs.producer[i], len(codes)) for i in call.rows])
-        order, first, last = group(batch.slot, producer, alone, late)
+        groups = group(batch.slot, producer, alone, late)
+        order, first, last, _ = groups
         added_ms = np.array([inputs.added_ms[index] for index in call.rows])
         return cls(
             order[first].tolist(),
@@ -85,14 +87,14 @@ class Stepped:
             np.maximum.reduceat(added_ms[order], first).tolist(),
             late.tolist(),
             stepped.phase_before.tolist(),
+            stepped.level_ts.tolist(),
             stepped,
-            _records(batch, order),
+            _records(batch, groups),
         )
 
 
-def _records(batch: columns.InputBatch, order: NDArray[np.int64]) -> dict[int, bytes]:
+def _records(batch: columns.InputBatch, groups: Groups) -> dict[int, bytes]:
     """Give what each slot was given, for its journal."""
-    slots = batch.slot[order]
-    begins = np.flatnonzero(np.diff(slots, prepend=-1))
+    order, begins = groups.order, groups.source
     made = records(batch, order, [*begins.tolist(), len(order)])
-    return dict(zip(slots[begins].tolist(), made, strict=True))
+    return dict(zip(batch.slot[order[begins]].tolist(), made, strict=True))

@@ -27,9 +27,10 @@ QUIET_MS = 1000
 HELD_POLL_MS = 20
 AUDIT_S = 5.0
 RECALL = 200
+SMALL = 64
+"""Inputs that are scored in a few milliseconds at worst."""
 POISON_STALLS = 4
 """Owners that may die at one place: of batches of 64, 8, 1 and 1 inputs."""
-_EVENT_LATENCY = metrics.LATENCY.labels("event")
 UNKNOWN: dict[str, bytes | None] = {"frames": b"0-0", "recordings": b"0-0"}
 
 
@@ -78,6 +79,7 @@ class PartitionFeed:
         self._ready: list[Input] = []
         self._taken = Inputs()
         self._raw: dict[bytes, tuple[int, Raw]] = {}
+        self._ahead: Page | None = None
         self._gone = 0
         self._stall, self._caution = owned.stall, owned.caution
         self._cautious_left = limits.inputs
@@ -125,12 +127,17 @@ class PartitionFeed:
             await self._wait()
         return None
 
-    async def _page(self) -> Page:
+    def _next_page(self) -> tuple[tuple[bytes, bytes], tuple[int, int]]:
+        """Give behind which ids to read on, and how much."""
         room = self._limits.inputs
         counts = (0 if len(self._events) >= room else room, 0 if len(self._ready) >= room else room)
-        after = (self._events_end, self._read.last_id)
-        with metrics.timed("score", "read"):
-            page = await self._ownership.read(self._owned, after, counts)
+        return (self._events_end, self._read.last_id), counts
+
+    async def _page(self) -> Page:
+        page, self._ahead = self._ahead, None
+        if page is None:
+            with metrics.timed("score", "read"):
+                page = await self._ownership.read(self._owned, *self._next_page())
         if page.events:
             self._events.extend(page.events)
             self._events_end = page.events[-1][0]
@@ -233,7 +240,10 @@ class PartitionFeed:
             self._next_caution(len(batch.inputs)),
         )
         with metrics.timed("score", "commit"):
-            self._scorer.unlearn(await self._ownership.commit(self._owned, commit))
+            gone, self._ahead = await self._ownership.commit(
+                self._owned, commit, *self._next_page()
+            )
+        self._scorer.unlearn(gone)
         self._read = replace(detections)
         self._gone, self._caution = 0, commit.caution
         self._cautious_left -= len(batch.inputs)
@@ -261,17 +271,22 @@ ScoreWorked = tuple[ScoreBatch, Result]
 
 @dataclass(frozen=True, slots=True)
 class PartitionWork:
-    """Scores batches of one partition in a thread of its own."""
+    """Scores batches of one partition: large ones in a thread, small ones where they come.
+
+    Handing a small batch to a thread costs more than scoring it: each hand-over waits for the
+    interpreter's lock.
+    """
 
     scorer: PartitionScorer
     thread: Executor
 
     async def handle(self, batch: ScoreBatch) -> ScoreWorked:
         """Score inputs; a batch without inputs lets silence show."""
-        loop = asyncio.get_running_loop()
         with metrics.timed("score", "score"):
-            result = await loop.run_in_executor(self.thread, self._score, batch)
-        return batch, result
+            if 0 < len(batch.inputs) <= SMALL:
+                return batch, self._score(batch)
+            loop = asyncio.get_running_loop()
+            return batch, await loop.run_in_executor(self.thread, self._score, batch)
 
     def _score(self, batch: ScoreBatch) -> Result:
         now_ms = batch.now_ms + round((monotonic() - batch.read_s) * 1e3)
@@ -311,8 +326,7 @@ def _count(batch: ScoreBatch, result: Result, ledger: Counter[str]) -> None:
         return
     metrics.BATCH_ENTRIES.labels("score").observe(len(batch.inputs))
     now_ms = batch.now_ms + (monotonic() - batch.read_s) * 1e3
-    for oldest_ms in result.oldest_ms:
-        _EVENT_LATENCY.observe(max(0.0, now_ms - oldest_ms) / 1e3)
+    metrics.LATENCY.observe("event", [max(0.0, now_ms - each) / 1e3 for each in result.oldest_ms])
 
 
 async def serve_partition(

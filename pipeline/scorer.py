@@ -197,7 +197,7 @@ class PartitionScorer:
         memory, frame, seen = self._memories[source], inputs.frames.get(last), call.seen.get(end)
         memory.hear(size, after.added_ms[number], after.ts_ms[number], is_frame=frame is not None)
         memory.late += size * is_late
-        shown = self._show(source, memory.slot, after.stepped, end)
+        shown = self._show(source, memory.slot, after.stepped, end, after.level_ts[end])
         memory.shown = (shown.level, shown.phase)
         producer = inputs.producer[last]
         one = Scored(
@@ -219,9 +219,10 @@ class PartitionScorer:
             one.echo, one.tracks = frame.envelope, seen.tracks
         return one
 
-    def _show(self, source: str, slot: int, stepped: columns.StepResult, row: int) -> Evaluation:
+    def _show(
+        self, source: str, slot: int, stepped: columns.StepResult, row: int, level_ts: int
+    ) -> Evaluation:
         """Give what a source's newest evaluation says, prepared once and used until the next."""
-        level_ts = int(stepped.level_ts[row])
         shown = self._shown.get(source)
         if shown is None or shown.level_ts != level_ts:
             snapshot = stepped.snapshots[stepped.snapshot[row]]
@@ -260,7 +261,7 @@ class PartitionScorer:
             memory.written.ticked_ms = at_ms
             if was == phase and not _is_worth_showing(memory.shown, (level, phase)):
                 continue
-            shown = self._show(source, memory.slot, stepped, row)
+            shown = self._show(source, memory.slot, stepped, row, int(stepped.level_ts[row]))
             one = Scored(TICK, source, 0, memory.count, b"", b"", at_ms, was, shown)
             memory.shown = (level, phase)
             result.scores.append(score_fields(one, now_ms))

@@ -17,8 +17,10 @@ from urllib.parse import urlsplit, urlunsplit
 import msgpack
 from redis.asyncio import Redis
 from redis.asyncio.cluster import ClusterNode, RedisCluster
+from redis.asyncio.connection import AbstractConnection
 from redis.asyncio.retry import Retry
 from redis.backoff import ExponentialWithJitterBackoff
+from redis.connection import HiredisRespSerializer
 from redis.exceptions import (
     AskError,
     ClusterError,
@@ -47,6 +49,8 @@ SCORE_GROUP = "score"
 OLDEST_SERVER = (7, 0)
 SOCKET_TIMEOUT_S = 5.0
 BLOCK_MS = 1000
+MANY = 16
+LARGE = 1 << 18
 
 Argument = bytes | str | int | float
 Raw = tuple[bytes, dict[bytes, bytes]]
@@ -60,6 +64,7 @@ T = TypeVar("T")
 
 
 _PACKER = msgpack.Packer(use_bin_type=False)
+_SERIALIZER = HiredisRespSerializer()
 
 
 def pack_arguments(value: object) -> bytes:
@@ -120,6 +125,16 @@ def _cluster_nodes(url: str) -> tuple[list[ClusterNode], str | None, str | None]
     return nodes, user or None, password or None
 
 
+class _Packing(AbstractConnection):
+    """Packs commands of many small arguments, as our functions are, several times as fast."""
+
+    def pack_command(self, *args: Any) -> list[bytes]:
+        if len(args) < MANY or any(type(each) is bytes and len(each) > LARGE for each in args):
+            return super().pack_command(*args)  # does not copy what is large
+        packed: list[bytes] = _SERIALIZER.pack(*args)
+        return packed
+
+
 def make_client(url: str) -> Redis | RedisCluster:
     """Make a client for a URL of CONTRACT 7; it connects when it is first used.
 
@@ -138,7 +153,7 @@ def make_client(url: str) -> Redis | RedisCluster:
             socket_connect_timeout=SOCKET_TIMEOUT_S,
             protocol=2,
         )
-    return Redis.from_url(
+    client = Redis.from_url(
         url,
         retry=retry,
         retry_on_error=[RedisConnectionError, RedisTimeoutError],
@@ -147,6 +162,9 @@ def make_client(url: str) -> Redis | RedisCluster:
         health_check_interval=15,
         protocol=2,
     )
+    pool = client.connection_pool
+    pool.connection_class = type("Connection", (_Packing, pool.connection_class), {})
+    return client
 
 
 def pairs(flat: Sequence[Any]) -> dict[str, Any]:

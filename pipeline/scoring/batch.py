@@ -14,6 +14,8 @@ from pipeline.scoring.state import SNAPSHOT, Rows
 
 MAX_TS_MS = 2**53
 """Times are within +- this."""
+MAX_VALUE = 1e30
+"""Values beyond +- this count as this, so that float32 holds their squares' sums finite."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,7 +59,8 @@ class InputBatch:
                     f"{name}: expected contiguous {np.dtype(dtype)} ({length},), "
                     f"got {array.dtype} {array.shape}"
                 )
-        if n and (self.start[0] != 0 or self.start[-1] != m or np.any(np.diff(self.start) < 0)):
+        falls = self.start[1:] < self.start[:-1]
+        if n and (self.start[0] != 0 or self.start[-1] != m or falls.any()):
             raise ValueError(f"start: must rise from 0 to {m}")
         if n and (self.ts_ms.max() > MAX_TS_MS or self.ts_ms.min() < -MAX_TS_MS):
             raise ValueError("ts_ms: must be within 2**53")
@@ -102,13 +105,16 @@ class InputBuilder:
 
     def build(self) -> InputBatch:
         """Give what was collected and forget it."""
+        value = np.array(self._value, np.float64)
+        np.maximum(value, -MAX_VALUE, out=value)
+        np.minimum(value, MAX_VALUE, out=value)
         batch = InputBatch(
             np.array(self._slot, np.int32),
             np.array(self._ts_ms, np.int64),
             np.array(self._kind, np.uint8),
             np.array(self._start, np.int64),
             np.array(self._code, np.uint8),
-            np.clip(np.array(self._value, np.float64), -1e30, 1e30).astype(np.float32),
+            value.astype(np.float32),
         )
         self._clear()
         return batch

@@ -30,11 +30,14 @@ def records(
         order: rows of the batch, source by source.
         first_of_source: where each source begins in that, and the number of rows.
     """
-    counts = np.diff(batch.start)[order]
+    starts = batch.start[order]
+    counts = batch.start[order + 1] - starts
     rows = np.empty(len(order), _ROW)
     rows["ts"], rows["values"], rows["kind"] = batch.ts_ms[order], counts, batch.kind[order]
-    ends = np.concatenate(([0], np.cumsum(counts)))
-    places = np.repeat(batch.start[order] - ends[:-1], counts) + np.arange(ends[-1])
+    ends = np.empty(len(order) + 1, np.int64)
+    ends[0] = 0
+    counts.cumsum(out=ends[1:])
+    places = (starts - ends[:-1]).repeat(counts) + np.arange(ends[-1])
     row_bytes, codes = rows.tobytes(), batch.code[places].tobytes()
     values = batch.value[places].astype(_VALUE).tobytes()
     found, size, value_ends = [], _ROW.itemsize, ends.tolist()

@@ -10,6 +10,7 @@ from urllib.error import HTTPError
 from urllib.request import urlopen
 
 import pytest
+from prometheus_client import REGISTRY, CollectorRegistry, Histogram, generate_latest
 from prometheus_client.metrics import MetricWrapperBase
 
 from pipeline import metrics
@@ -140,3 +141,22 @@ def test_without_a_driver_there_is_no_gpu_metric(monkeypatch: pytest.MonkeyPatch
 
     assert not metrics.watch_gpu("abc")
     assert "GPU-abc" not in metrics.render("")[0].decode()
+
+
+def test_a_batch_of_values_is_counted_like_values_one_by_one() -> None:
+    bounds, values = (0.5, 1.0), [0.1, 0.5, 0.7, 3.0]
+    registry = CollectorRegistry()
+    one_by_one = Histogram("a_seconds", "A.", ["kind"], buckets=bounds, registry=registry)
+    for value in values:
+        one_by_one.labels("x").observe(value)
+    together = metrics.BatchHistogram("b_seconds", "B.", "kind", bounds)
+    REGISTRY.unregister(together)
+    registry.register(together)
+
+    together.observe("x", values[:3])
+    together.observe("x", values[3:])
+
+    lines = generate_latest(registry).decode().splitlines()
+    samples = [line for line in lines if line[0] != "#" and "_created" not in line]
+    expected = [line.replace("a_", "b_", 1) for line in samples if line.startswith("a_")]
+    assert [line for line in samples if line.startswith("b_")] == expected

@@ -187,7 +187,7 @@ async def test_a_memory_that_others_removed_is_asked_for_whole(store: Store, red
     async def write(source: SourceWrite) -> list[str]:
         commit = _commit(owned, await _event(redis))
         commit.sources = [source]
-        return await ownership.commit(owned, commit)
+        return (await ownership.commit(owned, commit))[0]
 
     assert await write(first) == []
     assert await write(later) == []
