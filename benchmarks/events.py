@@ -1,6 +1,6 @@
 """Events through Redis: stream in, score, state and ledger out, by one score worker.
 
-    python -m benchmarks.events [--events 200000] [--sources 1000] [--workers 1] [--json]
+    python -m benchmarks.events [--events 200000] [--sources 1000] [--workers 1] [--rounds 3]
 
 Redis (embedded, AOF on), the workers and this generator share the machine's cores. Three rows:
 a backlog over many sources; a backlog in which every source of a batch has one input; and events
@@ -37,6 +37,7 @@ from pipeline.partition import Keys
 from pipeline.scoring.parameters import Parameters
 from pipeline.scoring.state import golden_phase
 
+# `PERCIPIO_PARTITIONS` counts: what a partition's turn costs is shared by the inputs it brings.
 KEYS = Keys(partitions=int(os.environ.get("PERCIPIO_PARTITIONS", Keys().partitions)))
 CHANNELS = 4
 PIPELINE = 1000
@@ -358,7 +359,7 @@ def milliseconds(entry_id: bytes) -> int:
 
 
 def main() -> None:
-    """Run all rows."""
+    """Run all rows, in turn as often as asked."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--events", type=int, default=200_000)
     parser.add_argument("--sources", type=int, default=1000)
@@ -366,21 +367,42 @@ def main() -> None:
     parser.add_argument("--only", choices=("backlog", "single", "offered"))
     parser.add_argument("--rate", type=int, default=10_000)
     parser.add_argument("--seconds", type=float, default=10.0)
-    parser.add_argument("--json", action="store_true")
+    parser.add_argument("--rounds", type=int, default=1)
+    parser.add_argument("--json", action="store_true", help="every round, a line each")
     args = parser.parse_args()
+    found: dict[str, list[dict[str, Any]]] = {}
+    for number in range(args.rounds):
+        for row in measure(args):
+            found.setdefault(row.name, []).append(row.as_json())
+            if args.json:
+                print(json.dumps(found[row.name][-1]), flush=True)
+            else:
+                print(f"round {number + 1} of {args.rounds}: {row.name}", file=sys.stderr)
+    if not args.json:
+        print(f"{args.workers} workers, {KEYS.partitions} partitions, median (least to most)")
+        for name, rows in found.items():
+            print(summary(name, rows))
+
+
+def measure(args: argparse.Namespace) -> Iterator[Row]:
+    """Give the rows that were asked for, one after another."""
     events, sources, workers = args.events, args.sources, args.workers
     if args.only in (None, "backlog"):
-        show(backlog("backlog", events, sources, workers, spread_ms=100), args)
+        yield backlog("backlog", events, sources, workers, spread_ms=100)
     if args.only in (None, "single"):
         name, events = "one input a source and batch", events // 4
-        show(backlog(name, events, events // 4, workers, spread_ms=1000), args)
+        yield backlog(name, events, events // 4, workers, spread_ms=1000)
     if args.only in (None, "offered"):
-        show(offered(args.rate, args.seconds, sources, workers), args)
+        yield offered(args.rate, args.seconds, sources, workers)
 
 
-def show(row: Row, args: argparse.Namespace) -> None:
-    """Print a row as soon as there is one."""
-    print(json.dumps(row.as_json()) if args.json else row.as_json(), flush=True)
+def summary(name: str, rows: list[dict[str, Any]]) -> str:
+    """Give the median and the range of each figure over the rounds."""
+    lines = [name]
+    for key in rows[0].keys() - {"row"}:
+        values = [row[key] for row in rows]
+        lines.append(f"  {key}: {np.median(values):g} ({min(values):g} to {max(values):g})")
+    return "\n".join([lines[0], *sorted(lines[1:])])
 
 
 if __name__ == "__main__":
