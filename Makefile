@@ -15,7 +15,7 @@ TORCH  ?= auto
 GPU    := $(if $(filter auto,$(TORCH)),$(shell nvidia-smi -L 2>/dev/null | head -n 1),)
 PINS   := $(if $(filter cuda,$(TORCH))$(GPU),constraints.txt,constraints-cpu.txt)
 
-.PHONY: help setup demo test check fmt bench fault fault-short nodes force
+.PHONY: help setup demo test check fmt bench browser fault fault-short nodes force
 .DEFAULT_GOAL := help
 
 help: ## show this
@@ -51,6 +51,9 @@ nodes: $(STAMP) ## kill Ray nodes, workers and the head on this machine, write d
 	rm -f .nodes.jsonl
 	$(BIN)/python -m pytest -m ray -p no:randomly -s --fault-table .nodes.jsonl tests/ray $(ARGS)
 	$(BIN)/python -m tests.fault.table .nodes.jsonl docs/ray.md
+
+browser: $(STAMP) ## look at the page with a real Chromium, 3 minutes
+	$(BIN)/python -m pytest -m browser tests/browser $(ARGS)
 
 fault-short: $(STAMP) ## the same in under 10 minutes
 	$(BIN)/python -m pytest -m fault --numprocesses auto --maxprocesses 4 tests/fault $(ARGS)

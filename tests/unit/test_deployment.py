@@ -117,11 +117,14 @@ def test_make_demo_hands_on_seconds_and_input() -> None:
     )
 
 
-def test_continuous_integration_runs_the_test_command() -> None:
+def test_continuous_integration_runs_the_test_commands_of_the_readme() -> None:
     script = (ROOT / ".ci" / "run").read_text()
     subprocess.run(["bash", "-n", ROOT / ".ci" / "run"], check=True)
 
-    assert script.splitlines()[-1] == "make test"
+    commands = script.splitlines()[-3:]
+    assert commands == ["make test", "make browser", "make fault-short"]
+    readme = (ROOT / "README.md").read_text().splitlines()
+    assert all(any(line.startswith(f"{each} ") for line in readme) for each in commands)
 
 
 def test_no_setting_is_missing_from_the_table() -> None:
