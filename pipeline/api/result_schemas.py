@@ -150,6 +150,11 @@ class Score(Result):
     core: list[str] | None = Field(
         None, description="Members of the main complex.", examples=[["motion", "sound"]]
     )
+    channels: dict[str, float] | None = Field(
+        None,
+        description="What a bin brought lately on each channel: sums, for sampled channels means.",
+        examples=[{"motion": 0.8, "sound": 12.5}],
+    )
     populations: dict[str, Any] | None = Field(None, examples=[{"population_id": ["motion"]}])
     adaptation_rate: float | None = Field(None, examples=[0.002])
     correlation: dict[str, Any] | None = Field(

@@ -235,6 +235,20 @@ class Assignment:
             for place, name in enumerate(VISION)
         )
 
+    def place_names(self) -> dict[int, str]:
+        """Name the places that names feed; names that share one are joined by +."""
+        if self.fixed is not None:
+            placed = self.fixed.channels
+        else:
+            seen = zip(VISION, self.vision_places(), strict=True) if self.seen else ()
+            placed = {name: channel for name, channel in seen if channel}
+            placed |= {name: Channel(FREE_PLACES[k]) for k, name in enumerate(self.names)}
+        names: dict[int, str] = {}
+        for name, channel in sorted(placed.items()):
+            told = names.get(channel.place)
+            names[channel.place] = f"{told}+{name}" if told else name
+        return names
+
     def node_names(self) -> tuple[str, ...]:
         """Name the eight nodes: given, or the names of their channels joined by +; `` if unused."""
         if self.fixed is not None:

@@ -13,6 +13,7 @@ from pipeline.scoring.dynamics import (
     compose,
     direction,
     diversity,
+    restore,
     select,
 )
 from pipeline.scoring.integration import (
@@ -147,6 +148,17 @@ def _publish(r):  # type: ignore[no-untyped-def]
     r.displaced = r.unplaced
 
 
+@njit(cache=True, nogil=True)
+def _remember_recent(r, p, s, rows):  # type: ignore[no-untyped-def]
+    """Keep what a bin brought lately on each channel, for readers; the level does not use it."""
+    first = max(0, rows - p.hop_bins)
+    for c in range(CHANNELS):
+        total = 0.0
+        for t in range(first, rows):
+            total += restore(s.y[t, c])
+        r.recent[c] = total / max(1, rows - first)
+
+
 @njit(cache=True, nogil=True, inline="always")
 def _waits(r, way):  # type: ignore[no-untyped-def]
     """Tell whether the next phase is emergent and the workspace not ignited."""
@@ -194,6 +206,7 @@ def evaluate(r, p, s, t):  # type: ignore[no-untyped-def]
     """Evaluate the window that ends with the bin just closed; r.bin is the next one."""
     _publish(r)
     rows, active = read_window(r, s)
+    _remember_recent(r, p, s, rows)
     filled = rows / WINDOW
     r.bins = rows
     r.active = active

@@ -40,6 +40,7 @@ class Statics:
         names: of the eight nodes, empty where unused.
         pick: takes what belongs to the nodes in use out of eight values.
         populations: the constant columns of `populations`.
+        channels: place and name of each channel in use.
         vision: whether nodes 0 to 3 hold what is seen.
     """
 
@@ -47,6 +48,7 @@ class Statics:
     names: tuple[str, ...]
     pick: Callable[[Sequence[Any]], Sequence[Any]]
     populations: dict[str, list[Any]]
+    channels: tuple[tuple[int, str], ...]
     vision: bool
 
     @classmethod
@@ -72,6 +74,7 @@ class Statics:
                 "specialization": [modalities[g] for g in used],
                 "size": [(declared >> 2 * g & 3).bit_count() for g in used],
             },
+            tuple((c, name) for c, name in known.place_names().items() if declared >> c & 1),
             any(modality != "event" and modality for modality in modalities),
         )
 
@@ -127,6 +130,7 @@ def data_of(
         "null": _known_number(s.null),
         "emergence_strength": min(max((s.level - 0.8) / 0.2, 0.0), 1.0),
         "core": statics.members(s.core),
+        "channels": _channels(s.recent.tolist(), statics),
         "populations": _populations(s, statics, parameters),
         "adaptation_rate": s.adaptation_rate,
         "correlation": _correlation(s, statics, parameters),
@@ -138,6 +142,10 @@ def data_of(
 
 def _known_number(value: float) -> float | None:
     return None if math.isnan(value) else value
+
+
+def _channels(recent: list[float], statics: Statics) -> dict[str, float]:
+    return {name: round(recent[c], 4) for c, name in statics.channels}
 
 
 def _flags(confidence: float, rate: float) -> list[str]:

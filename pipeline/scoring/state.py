@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from pipeline.scoring.parameters import CHANNELS, LAGS, NODES, WINDOW
 
-BLOB_VERSION = 1
+BLOB_VERSION = 2
 CLASSES = 16
 """Buckets of object classes, for class surprise."""
 NEVER = np.iinfo(np.int64).min // 2
@@ -41,6 +41,7 @@ _SNAPSHOT: list[tuple[Any, ...]] = [
     ("pair_correlation", "f4"),  # strongest of nodes 0-3 with nodes 4-7
     ("share", "f4", (NODES,)),
     ("coupling", "f4", (NODES,)),
+    ("recent", "f4", (CHANNELS,)),  # value a bin, mean over the bins since the evaluation before
     ("generation", "u4"),
     ("adaptations", "u4"),
     ("ignitions", "u4"),

@@ -89,7 +89,8 @@ def test_a_source_is_opened_and_left_by_keyboard(page: Page) -> None:
     moves(page, ".view.big img:not([hidden])", "src")
     moves(page, ".huge", "textContent")
     page.until(lambda: "square" in page.text(".side table tbody"), "tracks")
-    page.until(lambda: page.all(".columns tbody tr"), "channels")
+    page.until(lambda: "vision.objects" in page.text(".columns tbody"), "values of channels")
+    page.until(lambda: "objects" in page.text(".columns .scroll:last-child"), "groups of channels")
     page.until(lambda: page.run(INKED), "a chart")
     page.until(lambda: "squares@" in page.text(".columns .fields"), "the model's name")
 

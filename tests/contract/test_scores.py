@@ -19,6 +19,7 @@ DATA = {
     "null",
     "emergence_strength",
     "core",
+    "channels",
     "populations",
     "adaptation_rate",
     "correlation",

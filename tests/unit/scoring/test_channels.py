@@ -10,11 +10,11 @@ import pytest
 from pipeline.errors import EntryError, Reason, SettingsError
 from pipeline.records import Detections
 from pipeline.scoring.batch import EVENT, FRAME, InputBuilder
-from pipeline.scoring.channels import VISION, ChannelMaps
+from pipeline.scoring.channels import VISION, Assignment, Channel, ChannelMap, ChannelMaps
 from pipeline.scoring.engine import Engine
 from pipeline.scoring.kernel import CLASS, DISPLACED, MEAN, SURPRISE
 from pipeline.scoring.vision import FrameValues, VisionChannels, place_of, vision_channel_of
-from tests.unit.scoring.scoring_inputs import START_MS, bins, coupled
+from tests.unit.scoring.scoring_inputs import START_MS, bin_start, bins, coupled
 
 FRAME_VALUES = FrameValues((1.0, 0.0, 2.0, 0.0, 0.5, 0.0, 0.01, 0.2), {0: 1})
 
@@ -270,3 +270,26 @@ def test_class_surprise_adapts() -> None:
 
     assert surprises[29] < 0.1 * surprises[0]
     assert surprises[30] > 10 * surprises[29]
+
+
+def test_places_are_named_after_what_feeds_them() -> None:
+    free = Assignment(("a", "b"))
+    assert free.place_names() == {8: "a", 10: "b"}
+    assert free.with_frames().place_names() == {8: "a", 10: "b"} | dict(enumerate(VISION))
+
+    shared = ChannelMap("*", {"x": Channel(3), "y": Channel(3), "vision.people": Channel(0, True)})
+    assert Assignment(fixed=shared).place_names() == {0: "vision.people", 3: "x+y"}
+
+
+def test_data_says_what_a_bin_brought_on_each_channel() -> None:
+    engine, inputs = Engine(), InputBuilder()
+    slot = engine.slot("s")
+    for number in range(65):
+        values = {"a": float(number), "b": -2.0}
+        codes, numbers = engine.encode_event(slot, values)
+        inputs.add(slot, bin_start(engine, slot, number), EVENT, codes, numbers)
+    stepped = engine.step(inputs.build())
+
+    data = engine.data(slot, stepped.snapshots[stepped.snapshot[-1]])
+    closed = np.arange(57.0, 61.0)  # every fourth bin is evaluated when it closes
+    assert data["channels"] == pytest.approx({"a": closed.mean(), "b": -2.0}, rel=2e-3)

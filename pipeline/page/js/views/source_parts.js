@@ -89,10 +89,11 @@ function trackRow() {
   return row;
 }
 
-/** The groups of channels that the level is worked out from. */
+/** What each channel brings, and the groups of channels that the level is worked out from. */
 export function channels() {
-  const { node: list, body } = table("Channels and their part in the level", [
-    { label: "Channels" },
+  const values = channelValues();
+  const { node: list, body } = table("Groups of channels and their part in the level", [
+    { label: "Group" },
     { label: "Kind" },
     { label: "Share" },
     { label: "Coupling" },
@@ -101,9 +102,10 @@ export function channels() {
   const none = h("p", { class: "lead" }, "No score yet.");
   const note = h("span", { class: "dim" });
   return {
-    node: h("div", {}, none, list),
+    node: h("div", {}, none, values.node, list),
     note,
     update(source) {
+      values.update(source.score?.channels);
       const groups = rowsOf(source.score);
       none.hidden = groups.length > 0;
       list.hidden = !groups.length;
@@ -118,6 +120,42 @@ export function channels() {
       );
     },
   };
+}
+
+/** The value a bin of each channel, its bar against the most seen of it here. */
+function channelValues() {
+  const most = new Map();
+  const { node, body } = table("What a bin brings on each channel", [
+    { label: "Channel" },
+    { label: "A bin", number: true },
+    { label: "Of its most here" },
+  ]);
+  return {
+    node,
+    update(found) {
+      const rows = Object.entries(found ?? {});
+      node.hidden = !rows.length;
+      for (const [name, value] of rows) most.set(name, Math.max(most.get(name) ?? 0, Math.abs(value)));
+      keyed(
+        body,
+        rows,
+        ([name]) => name,
+        valueRow,
+        (row, [name, value]) => row.update(name, value, most.get(name)),
+      );
+    },
+  };
+}
+
+function valueRow() {
+  const [name, number, part] = [h("td", { class: "name" }), h("td", { class: "number" }), bar("level")];
+  const row = h("tr", {}, name, number, h("td", {}, part));
+  row.update = (channel, value, most) => {
+    setText(name, channel);
+    setText(number, String(Number(value.toPrecision(3))));
+    part.update(most ? Math.abs(value) / most : 0);
+  };
+  return row;
 }
 
 function rowsOf(score) {
