@@ -1,12 +1,12 @@
 """Does memory grow? Real workers for a long time, sources coming and going, nobody twice.
 
-    python -m benchmarks.soak [--minutes 20] [--warm-up 4] [--sources 24] [--json FILE]
+    python -m benchmarks.soak [--minutes 20] [--warm-up 10] [--sources 24] [--json FILE]
 
-Redis (embedded, AOF on), two detect workers, two score workers and the API share the machine; the
-API fills its memory of results for about 15 minutes before it is at its bound, so its line rises.
+Redis (embedded, AOF on), two detect workers, two score workers and the API share the machine.
 Every source lives for 10 to 60 s under a name of its own, sends frames as a camera would and
 events, and never comes back; what is remembered of it expires after 60 s. Bounds that take hours
-to fill by default (results kept, caches) are set so that they fill while it warms up. Memory is
+to fill by default (results kept, caches) are set so that they fill while it warms up; a score
+worker lets go of a source five minutes after it has come to rest, so ten minutes do not count. Memory is
 read every 5 s; the slope is a straight line through the means of each minute after the warm-up,
 with its 95 % confidence interval from Student's t.
 """
@@ -51,6 +51,7 @@ SETTINGS = {
     "PERCIPIO_CACHE_TTL_S": "120",
     "PERCIPIO_STILL_THRESHOLD": "8",
     "PERCIPIO_API_PORT": "0",
+    "PERCIPIO_API_HELD_BYTES": "4194304",
     "PERCIPIO_LOG_LEVEL": "warning",
 }
 SAMPLE_S = 5.0
@@ -262,7 +263,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     """Soak, print, and exit 1 when the ledger does not balance."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--minutes", type=float, default=20.0, help="after the warm-up")
-    parser.add_argument("--warm-up", type=float, default=4.0, help="minutes that do not count")
+    parser.add_argument("--warm-up", type=float, default=10.0, help="minutes that do not count")
     parser.add_argument("--sources", type=int, default=24, help="at once")
     parser.add_argument("--workers", default=WORKERS, help="default: %(default)s")
     parser.add_argument("--json", type=Path, help="write everything there too")

@@ -241,6 +241,11 @@ class ApiSettings:
         take.number(0, 1_000_000),
         "Requests a second that one key, or address, may make of the API; 0 is any number.",
     )
+    held_bytes: int = variable(
+        "API_HELD_BYTES=134217728",
+        take.integer(1 << 20, 1 << 40),
+        "Memory of an API process for the newest results.",
+    )
 
 
 @dataclass(frozen=True, slots=True)

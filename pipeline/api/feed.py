@@ -134,10 +134,11 @@ class Feed:
     Args:
         followers: reads them.
         keys: of the deployment.
+        held_bytes: most memory for what is held.
     """
 
-    def __init__(self, followers: Followers, keys: Keys) -> None:
-        self.held = Held()
+    def __init__(self, followers: Followers, keys: Keys, held_bytes: int) -> None:
+        self.held = Held(most_bytes=held_bytes)
         self.positions: Mapping[Stream, Position] = {}
         """Up to where everything has arrived."""
         self._followers = followers

@@ -11,7 +11,6 @@ from pipeline.api.encoding import decode, encode_kept
 from pipeline.results import KINDS, Kind, Position, Result, Stream, write_cursor
 
 PER_SOURCE = 1000
-HELD_BYTES = 128 << 20
 DETECTIONS, SCORES = 0, 1
 _OVERHEAD_BYTES = 600
 _LOOKED_AT = 50
@@ -140,7 +139,7 @@ class Held:
         most_bytes: of all; beyond it the fullest sources lose their oldest, then the quietest.
     """
 
-    def __init__(self, per_source: int = PER_SOURCE, most_bytes: int = HELD_BYTES) -> None:
+    def __init__(self, per_source: int = PER_SOURCE, *, most_bytes: int) -> None:
         self._per_source = per_source
         self._most_bytes = most_bytes
         self._sources: dict[str, _Source] = {}

@@ -82,7 +82,7 @@ async def open_service(
     """Start following, and give what routes need; ends all of it afterwards."""
     followers = Followers(store)
     states = States(store, DATA_HEADERS)
-    feed = Feed(followers, store.keys)
+    feed = Feed(followers, store.keys, settings.api.held_bytes)
     replay = Replay(store, followers, feed)
     frames = Frames(store, feed, replay.look_up)
     feed.told += [states.touch, frames.touch]
