@@ -6,9 +6,9 @@ Redis (embedded, AOF on), two detect workers, two score workers and the API shar
 Every source lives for 10 to 60 s under a name of its own, sends frames as a camera would and
 events, and never comes back; what is remembered of it expires after 60 s. Bounds that take hours
 to fill by default (results kept, caches) are set so that they fill while it warms up; a score
-worker lets go of a source five minutes after it has come to rest, so ten minutes do not count. Memory is
-read every 5 s; the slope is a straight line through the means of each minute after the warm-up,
-with its 95 % confidence interval from Student's t.
+worker lets go of a source five minutes after it has come to rest, so ten minutes do not count.
+Memory is read every 5 s; the slope is a straight line through the means of each minute after the
+warm-up, with its 95 % confidence interval from Student's t.
 """
 
 from __future__ import annotations
