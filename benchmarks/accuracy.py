@@ -67,7 +67,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument(
         "--exported", nargs="*", default=[], help="other files of the same model: int8, say"
     )
-    parser.add_argument("--precision", default="auto", help="auto, fp32 or fp16")
+    parser.add_argument("--precision", default="auto", help="auto, fp32, fp16 or bf16")
     parser.add_argument("--device", default="auto", help="auto, cpu or cuda:N")
     parser.add_argument("--image-size", type=int, default=640)
     parser.add_argument("--threads", type=int, default=0, help="of the CPU, 0 for all")

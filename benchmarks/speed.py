@@ -5,6 +5,7 @@
 a  bare      the runtime on prepared tensors, the limit
 b  pipeline  frames stream to detections stream: embedded Redis (AOF on), one detect worker
    two       the same with two sources in turn
+   lower     bare and pipeline in a lower precision, with --lower
 c  torch     ultralytics predicting the same JPEG frames in a loop, as it comes
    torch all the same, given all cores (it leaves one free)
 d  openvino, onnx   the same loop on ultralytics' own export, made for this very shape
@@ -47,6 +48,14 @@ RIVALS = {
 PAIRS = (
     ("b of a: pipeline against bare network", "bare", "pipeline"),
     ("two sources against one", "pipeline", "two sources"),
+    ("b of a in lower precision", "bare lower", "pipeline lower"),
+    ("pipeline in lower precision against c: torch", "torch", "pipeline lower"),
+    (
+        "pipeline in lower precision against c: torch, all cores",
+        "torch all cores",
+        "pipeline lower",
+    ),
+    ("pipeline in lower precision against d: openvino", "openvino", "pipeline lower"),
     ("pipeline against c: torch", "torch", "pipeline"),
     ("pipeline against c: torch, all cores", "torch all cores", "pipeline"),
     ("pipeline against d: openvino", "openvino", "pipeline"),
@@ -69,6 +78,7 @@ def main() -> None:
         "--live-s", type=float, default=20.0, help="seconds of live frames; 0: none"
     )
     parser.add_argument("--limit-s", type=float, default=600.0, help="begin no round after this")
+    parser.add_argument("--lower", help="fp16 or bf16, where this CPU has it")
     parser.add_argument("--exports", type=Path, help="keep ultralytics' exports here")
     parser.add_argument("--only", help="names between commas, for a quick look")
     parser.add_argument("--json", action="store_true")
@@ -91,6 +101,14 @@ def run(args: argparse.Namespace) -> tuple[dict[str, list[Sample]], dict[str, Ag
         measures = {"bare": _loop(stack, args, "bare", "--model-dir", str(args.model_dir))}
         measures["pipeline"] = stream.measure
         measures["two sources"] = lambda frames: stream.measure(frames, 2)
+        streams = {"": stream}
+        if args.lower:
+            environ = {"PERCIPIO_PRECISION": args.lower}
+            lower = stack.enter_context(Stream(args.data, args.model, args.model_dir, environ))
+            streams[f", {args.lower}"] = lower
+            more = ["--model-dir", str(args.model_dir), "--precision", args.lower]
+            measures["bare lower"] = _loop(stack, args, "bare", *more)
+            measures["pipeline lower"] = lower.measure
         names = args.only.split(",") if args.only else [*measures, *RIVALS]
         for name in (name for name in names if name in RIVALS):
             measures[name] = _rival(stack, args, folder, name)
@@ -102,9 +120,9 @@ def run(args: argparse.Namespace) -> tuple[dict[str, list[Sample]], dict[str, Ag
             for name in names if number % 2 else reversed(names):
                 samples.setdefault(name, []).append(measures[name](args.frames))
         ages = {}
-        for sources, rate in LIVE if args.live_s else ():
-            name = f"{sources} at {rate:g} frames/s"
-            ages[name] = stream.live(sources, rate, args.live_s)
+        for name, one in streams.items() if args.live_s else ():
+            for sources, rate in LIVE:
+                ages[f"{sources} at {rate:g} frames/s{name}"] = one.live(sources, rate, args.live_s)
     return {name: samples[name] for name in measures if name in samples}, ages
 
 

@@ -74,7 +74,7 @@ def bare(args: argparse.Namespace) -> Step:
         model_dir=args.model_dir,
         runtime=args.runtime,
         device="cpu",
-        precision="auto",
+        precision=args.precision,
         threads=args.threads or available_cores(),
     )
     batches = prepared(load_frames(args.data), args.batch)
@@ -131,6 +131,7 @@ def main() -> None:
     parser.add_argument("--model", type=Path, required=True)
     parser.add_argument("--model-dir", type=Path)
     parser.add_argument("--runtime", default="auto")
+    parser.add_argument("--precision", default="auto")
     parser.add_argument("--batch", type=int, default=BATCH)
     parser.add_argument("--threads", type=int, default=0)
     parser.add_argument("--shape", type=int, nargs=2)

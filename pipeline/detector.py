@@ -19,7 +19,7 @@ from pipeline.runtimes import Pixels, Runtime, available_cores, open_runtime
 from pipeline.weights import Weights, find_weights
 
 STRIDE = 32
-PRECISIONS = ("auto", "fp32", "fp16")
+PRECISIONS = ("auto", "fp32", "fp16", "bf16")
 _CPU_BATCH, _CUDA_BATCH = 4, 32
 
 
@@ -39,7 +39,7 @@ class DetectorOptions:
         confidence: objects at or below are dropped.
         iou: overlap above which the weaker of two objects of a class is dropped.
         threads: CPU threads of the network, 0 for the cores there are.
-        precision: `auto` (fp32 on a CPU, fp16 on CUDA), `fp32`, `fp16`.
+        precision: `auto` (fp32 on a CPU, fp16 on CUDA), `fp32`, `fp16`, `bf16`.
     """
 
     model: str = "yolov9t"

@@ -33,8 +33,10 @@ class OnnxRuntime:
 
     def __init__(self, spec: ModelSpec) -> None:
         path = spec.weights.path
-        if spec.precision == "fp16":
-            raise SettingsError("PERCIPIO_PRECISION=fp16: ONNX Runtime computes as the file says")
+        if spec.precision in ("fp16", "bf16"):
+            raise SettingsError(
+                f"PERCIPIO_PRECISION={spec.precision}: ONNX Runtime computes as the file says"
+            )
         if spec.weights.kind is Kind.CHECKPOINT:
             path = onnx_of(spec.weights, spec.model_dir)
         options = ort.SessionOptions()

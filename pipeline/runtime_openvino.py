@@ -25,6 +25,8 @@ try:
 except ImportError as error:
     raise DependencyError(f"OpenVINO does not load ({error}): pip install openvino") from error
 
+_HINTS = {"fp16": "f16", "bf16": "bf16"}
+
 
 def open_runtime(spec: ModelSpec) -> OpenVinoRuntime:
     """Read the network, from the export of a checkpoint if need be, and compile it."""
@@ -70,8 +72,10 @@ class OpenVinoRuntime:
             path = onnx_of(weights, spec.model_dir)
         self._core = ov.Core()
         able = self._core.get_property("CPU", "OPTIMIZATION_CAPABILITIES")
-        if spec.precision == "fp16" and "FP16" not in able:
-            raise SettingsError("PERCIPIO_PRECISION=fp16: this CPU computes in fp32 all the same")
+        if spec.precision in _HINTS and spec.precision.upper() not in able:
+            raise SettingsError(
+                f"PERCIPIO_PRECISION={spec.precision}: this CPU computes in fp32 all the same"
+            )
         self._model = read_model(path)
         kind = weights.kind if weights.kind is Kind.OPENVINO else Kind.ONNX
         self.labels = read_metadata(path, kind).labels
@@ -79,7 +83,7 @@ class OpenVinoRuntime:
         if any(op.get_type_name() == "FakeQuantize" for op in self._model.get_ops()):
             self.precision = "int8"
         self._config = {
-            "INFERENCE_PRECISION_HINT": "f16" if self.precision == "fp16" else "f32",
+            "INFERENCE_PRECISION_HINT": _HINTS.get(self.precision, "f32"),
             "INFERENCE_NUM_THREADS": spec.threads,
             "ENABLE_CPU_PINNING": False,  # several workers pinned alike would queue on one core
         }

@@ -67,6 +67,8 @@ class TorchRuntime:
         self.precision = spec.precision if spec.precision != "auto" else "fp32"
         if spec.precision == "auto" and on_cuda:
             self.precision = "fp16"
+        if self.precision == "bf16":
+            raise SettingsError("PERCIPIO_PRECISION=bf16: only OpenVINO computes in it")
         if self.precision == "fp16" and not on_cuda:
             raise SettingsError("PERCIPIO_PRECISION=fp16: torch computes in fp32 on a CPU")
         if not on_cuda:

@@ -69,7 +69,7 @@ class ModelSpec:
         weights: the file.
         model_dir: where an export may be kept.
         device: `cpu` or `cuda:N`.
-        precision: `auto`, `fp32`, `fp16`.
+        precision: `auto`, `fp32`, `fp16`, `bf16`.
         threads: CPU threads it may use, at least 1.
     """
 
@@ -93,7 +93,7 @@ def open_runtime(
         model_dir: where an export may be kept.
         runtime: `auto`, `torch`, `openvino`, `onnx` or `tensorrt`.
         device: `auto`, `cpu` or `cuda:N`.
-        precision: `auto`, `fp32` or `fp16`.
+        precision: `auto`, `fp32`, `fp16` or `bf16`.
         threads: CPU threads it may use, at least 1.
 
     Returns:

@@ -126,7 +126,9 @@ class DetectSettings:
         "What runs the network; `auto` takes the fastest that works here.",
     )
     precision: str = variable(
-        "PRECISION=auto", take.choice("auto", "fp32", "fp16"), "`auto` goes by device."
+        "PRECISION=auto",
+        take.choice("auto", "fp32", "fp16", "bf16"),
+        "`auto` goes by device: fp32 on a CPU, fp16 on CUDA.",
     )
     image_size: int = variable(
         "IMAGE_SIZE=640", take.integer(32, 4096, 32), "Longer side the network sees, in pixels."

@@ -318,15 +318,21 @@ def test_with_an_export_torch_is_not_loaded(runtimes: dict[str, Runtime], model_
     assert (done.returncode, done.stdout) == (0, "[]\n"), done.stderr
 
 
-def test_fp16_is_refused_where_it_would_be_fp32(tiny: Path, model_dir: Path) -> None:
-    """fp16 is refused where the CPU would compute in fp32 all the same."""
-    spec = replace(spec_of(tiny, model_dir), precision="fp16")
+@pytest.mark.parametrize("precision", ["fp16", "bf16"])
+def test_a_half_is_refused_where_it_would_be_fp32(
+    tiny: Path, model_dir: Path, precision: str
+) -> None:
+    """A shorter number is refused where the CPU would compute in fp32 all the same."""
+    spec = replace(spec_of(tiny, model_dir), precision=precision)
     openvino = importlib.import_module("openvino")
     able = openvino.Core().get_property("CPU", "OPTIMIZATION_CAPABILITIES")
 
-    for name in ("torch", "onnx", *(() if "FP16" in able else ("openvino",))):
-        with pytest.raises(SettingsError, match="PERCIPIO_PRECISION=fp16"):
+    is_there = precision.upper() in able
+    for name in ("torch", "onnx", *(() if is_there else ("openvino",))):
+        with pytest.raises(SettingsError, match=f"PERCIPIO_PRECISION={precision}"):
             _opener(name)(spec)
+    if is_there:
+        assert _opener("openvino")(spec).precision == precision
 
 
 @pytest.mark.parametrize("kind", ["crowded", "empty", "mixed"])
