@@ -6,7 +6,8 @@ Redis (embedded, AOF on), the workers and this generator share the machine's cor
 a backlog over many sources; a backlog in which every source of a batch has one input; and events
 offered at a constant rate, for the latency from XADD to score entry. Most inputs only add to an
 open bin: beside inputs a second stand evaluations a second, and beside the time to the score entry
-the time to the first entry whose level includes the input.
+the time to the first entry whose level includes the input. `stolen_share` is what the host of a
+virtual machine gave to others meanwhile.
 """
 
 from __future__ import annotations
@@ -57,6 +58,7 @@ class Row:
     redis_cpu_s: float
     score_entries: int
     evaluations: int
+    stolen: float = 0.0
     entry_ms: Percentiles | None = None
     level_ms: Percentiles | None = None
 
@@ -70,11 +72,19 @@ class Row:
             "redis_cpu_us_per_event": round(self.redis_cpu_s / self.events * 1e6, 1),
             "score_entries": self.score_entries,
             "evaluations_per_s": round(self.evaluations / self.seconds),
+            "stolen_share": round(self.stolen, 2),
         }
         for name, found in (("entry", self.entry_ms), ("level", self.level_ms)):
             if found is not None:
                 row |= {f"{name}_p{q}_ms": ms for q, ms in zip(QUANTILES, found, strict=True)}
         return row
+
+
+def packed(*words: Any) -> bytes:
+    """Give a command as Redis reads it."""
+    command: Any = words  # hiredis types it as a tuple of one
+    told: bytes = hiredis.pack_command(command)
+    return told
 
 
 class Publisher:
@@ -96,7 +106,7 @@ class Publisher:
             ("XADD", KEYS.of_source(name).events, "*", "source", name, "values", bodies[n % 997])
             for n, name in enumerate(self._names * 5)
         ]
-        self._packed = [hiredis.pack_command(event) for event in self._events]
+        self._packed = [packed(*event) for event in self._events]
         self._sent = 0
 
     def send(self, count: int, ts_ms: Sequence[int] | None = None) -> None:
@@ -107,7 +117,7 @@ class Publisher:
             commands = [self._packed[place] for place in places]
         else:
             timed = zip(places, ts_ms, strict=True)
-            commands = [hiredis.pack_command((*self._events[n], "ts", at)) for n, at in timed]
+            commands = [packed(*self._events[n], "ts", at) for n, at in timed]
         self._socket.sendall(b"".join(commands))
         self._receive(count)
 
@@ -213,7 +223,7 @@ def free_port() -> int:
 def cpu_s(process: psutil.Process) -> float:
     """Give the CPU seconds a process has used."""
     times = process.cpu_times()
-    return times.user + times.system
+    return float(times.user + times.system)
 
 
 def drain(client: Redis, events: int) -> None:
@@ -236,6 +246,7 @@ class Meter:
     _entries: int = 0
     _cpu_s: tuple[float, float] = (0.0, 0.0)
     _began_s: float = 0.0
+    _stolen_s: float = 0.0
 
     def start(self) -> None:
         """Begin to count; the workers must run."""
@@ -246,12 +257,14 @@ class Meter:
     def restart_clock(self) -> None:
         """Count CPU and wall time from now on."""
         self._cpu_s = (self.workers.cpu_s(), cpu_s(self.redis))
+        self._stolen_s = psutil.cpu_times().steal
         self._began_s = time.monotonic()
 
     def row(self, name: str, events: int) -> Row:
         """Give a row; call it as soon as the last event is scored."""
         seconds = time.monotonic() - self._began_s
         worker_s, redis_s = self.workers.cpu_s(), cpu_s(self.redis)
+        stolen_s = psutil.cpu_times().steal - self._stolen_s
         return Row(
             name,
             events,
@@ -260,6 +273,7 @@ class Meter:
             redis_s - self._cpu_s[1],
             count_entries(self.client) - self._entries,
             self.workers.evaluations() - self._evaluations,
+            stolen_s / seconds / psutil.cpu_count(),
         )
 
 
