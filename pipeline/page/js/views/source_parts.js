@@ -94,7 +94,6 @@ export function channels() {
   const values = channelValues();
   const { node: list, body } = table("Groups of channels and their part in the level", [
     { label: "Group" },
-    { label: "Kind" },
     { label: "Share" },
     { label: "Coupling" },
     { label: "Core" },
@@ -149,7 +148,7 @@ function channelValues() {
 
 function valueRow() {
   const [name, number, part] = [h("td", { class: "name" }), h("td", { class: "number" }), bar("level")];
-  const row = h("tr", {}, name, number, h("td", {}, part));
+  const row = h("tr", {}, name, number, h("td", {}, h("span", { class: "barred" }, part)));
   row.update = (channel, value, most) => {
     setText(name, channel);
     setText(number, String(Number(value.toPrecision(3))));
@@ -175,21 +174,18 @@ function rowsOf(score) {
 
 function channelRow(group) {
   const [share, coupling] = [bar("level"), bar("integration")];
-  const kind = h("td");
   const shareText = h("b");
   const couplingText = h("b");
   const core = h("td");
   const row = h(
     "tr",
     {},
-    h("td", { class: "name" }, group.name),
-    kind,
+    h("td", { class: "name", title: group.kind ?? "" }, group.name),
     h("td", {}, h("span", { class: "barred" }, share, shareText)),
     h("td", {}, h("span", { class: "barred" }, coupling, couplingText)),
     core,
   );
   row.update = (now) => {
-    setText(kind, now.kind ?? "");
     share.update(now.share);
     setText(shareText, percent(now.share));
     coupling.update(now.coupling);
