@@ -8,7 +8,8 @@ import { follow } from "../live.js";
 import { model } from "../model.js";
 import { blank, panel, phaseBadge } from "../parts.js";
 import { Picture } from "../pictures.js";
-import { channels, components, facts, inputs, objects, stages, transitions } from "./source_parts.js";
+import { channels } from "./source_channels.js";
+import { components, facts, inputs, objects, stages, transitions } from "./source_parts.js";
 import { levelChart } from "./source_chart.js";
 
 const LEAST_MS = 90;
