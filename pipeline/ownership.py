@@ -12,7 +12,7 @@ from pipeline.errors import DependencyError, FencedError
 from pipeline.log import get_logger
 from pipeline.memory import Remembered
 from pipeline.partition import PartitionKeys
-from pipeline.stream import Argument, Raw, Store, pack_arguments, pairs
+from pipeline.stream import Argument, Raw, Store, as_entries, pack_arguments, pairs
 
 FIRST_ID = b"0-0"
 
@@ -203,17 +203,22 @@ class Ownership:
             counts: most entries to read of each; 0 reads none.
         """
         keys = owned.keys
-        commands = [self.store.command("watermark", [keys.frames, keys.recordings])]
-        commands += _ranges(keys, after, counts)
+        mark = self.store.command("watermark", [keys.frames, keys.recordings])
+        ranges = _ranges(keys, after, counts)
         if self.store.is_cluster:  # its pipelines may send a part again, out of order
-            answers = await self.store.run_many(commands[:1])
-            answers += await self.store.run_many(commands[1:])
+            answers = await self.store.run_many([mark]) + await self.store.run_many(ranges)
         else:
-            answers = await self.store.run_many(commands)
+            answers = await self._exchange(mark, ranges)
         for answer in answers:
             if isinstance(answer, Exception):
                 await self._repair(owned, answer)
         return _page(answers[0], answers[1:], counts)
+
+    async def _exchange(
+        self, command: tuple[Argument, ...], ranges: list[tuple[Argument, ...]]
+    ) -> list[Any]:
+        answer, *found = await self.store.exchange([command, *ranges])
+        return [answer, *(f if isinstance(f, Exception) else as_entries(f) for f in found)]
 
     async def _repair(self, owned: OwnedPartition, error: Exception) -> None:
         if "Function not found" in str(error):
@@ -300,8 +305,8 @@ class Ownership:
         call = ("score_commit", names, self.me, owned.epoch, owned.commit, payload)
         answer, page = None, None
         if after is not None and not self.store.is_cluster:
-            commands = [self.store.command(*call), *_ranges(keys, after, counts)]
-            answer, *found = await self.store.run_many(commands)
+            command = self.store.command(*call)
+            answer, *found = await self._exchange(command, _ranges(keys, after, counts))
             page = _page_of_commit(answer, found, counts)
         if answer is None or isinstance(answer, Exception):
             answer = await self.store.call(*call)
