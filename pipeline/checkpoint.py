@@ -77,8 +77,8 @@ def load_network(path: Path) -> Network:
     for parameter in fused.parameters():
         parameter.requires_grad_(requires_grad=False)
     head = fused.model[-1]
-    # The head gives the decoded tensor alone, with anchors made anew for each input size.
-    head.export, head.dynamic, head.format = True, True, "onnx"
+    # The head gives the decoded tensor alone, with anchors made anew when the size changes.
+    head.export, head.dynamic, head.format = True, False, "onnx"
     return Network(fused, labels_of(fused.names))
 
 
@@ -93,6 +93,7 @@ def write_onnx(network: Network, path: Path) -> None:
     except ImportError as error:
         raise DependencyError(f"an export needs the onnx package ({error})") from error
     example = torch.zeros((1, 64, 96, 3), dtype=torch.uint8)
+    cast("Any", network.module).model[-1].dynamic = True  # the export takes every input size
     with warnings.catch_warnings(), torch.no_grad():
         warnings.simplefilter("ignore")  # the tracer notes every shape that it keeps dynamic
         torch.onnx.export(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import random
-from collections.abc import AsyncIterator, Callable, Coroutine
+from collections.abc import AsyncIterator, Callable, Coroutine, Set
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
 from time import monotonic
@@ -86,12 +86,15 @@ class Batch:
 
 
 class Turn:
-    """The network's: one batch at a time, and about when the next can begin."""
+    """The network's: a batch in it, the next at its door, and about when another can begin."""
+
+    SEATS = 2
 
     def __init__(self) -> None:
         self._free = asyncio.Event()
         self._free.set()
-        self._lock = asyncio.Lock()
+        self._left = asyncio.Event()
+        self._inside: list[Set[bytes]] = []
         self._began_s = 0.0
         self._usual_s = 0.0
 
@@ -110,17 +113,32 @@ class Turn:
                 await asyncio.wait_for(self._free.wait(), left_s)
 
     @asynccontextmanager
-    async def take(self) -> AsyncIterator[None]:
-        """Have the network to oneself."""
-        async with self._lock:
-            self._free.clear()
+    async def take(self, digests: Set[bytes]) -> AsyncIterator[None]:
+        """Have a seat, once no picture of these digests is inside: what is in it is known then."""
+        while not self._has_seat(digests):
+            self._left.clear()
+            await self._left.wait()
+        if not self._inside:
             self._began_s = monotonic()
-            try:
-                yield
-            finally:
-                took_s = monotonic() - self._began_s
-                self._usual_s = took_s if not self._usual_s else 0.8 * self._usual_s + 0.2 * took_s
+        self._inside.append(digests)
+        self._free.clear()
+        try:
+            yield
+        finally:
+            took_s = self.used_s()
+            self._usual_s = took_s if not self._usual_s else 0.8 * self._usual_s + 0.2 * took_s
+            self._began_s = monotonic()
+            self._inside.remove(digests)
+            self._left.set()
+            if not self._inside:
                 self._free.set()
+
+    def used_s(self) -> float:
+        """How long the network has worked for the batch that came first of those inside."""
+        return monotonic() - self._began_s
+
+    def _has_seat(self, digests: Set[bytes]) -> bool:
+        return len(self._inside) < self.SEATS and all(map(digests.isdisjoint, self._inside))
 
 
 class DetectFeed:

@@ -32,7 +32,7 @@ class Detector(Protocol):
         """Check and decode a picture; raises EntryError. Called from several threads."""
 
     def detect(self, pictures: Sequence[Picture]) -> list[Detections]:
-        """Find objects; one result a picture. Called from one thread at a time."""
+        """Find objects; one result a picture. Called from two threads at a time."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,7 +100,7 @@ class DetectWork:
         self._limits = limits
         self._partitions = partitions
         self._decoders = decoders
-        self._thread = ThreadPoolExecutor(1, thread_name_prefix="network")
+        self._threads = ThreadPoolExecutor(Turn.SEATS, thread_name_prefix="network")
 
     def prepare(self, entry: Entry) -> Prepared:
         """Begin to decode an entry, unless it is too old or has failed too often."""
@@ -130,7 +130,8 @@ class DetectWork:
         known, rest = self._apart(decoded)
         outcomes += known
         if rest:
-            async with self.turn.take():
+            digests = {ready.decoded.look.digest or b"" for ready in rest} - {b""}
+            async with self.turn.take(digests):
                 outcomes += await self._infer(rest)
         return outcomes
 
@@ -184,10 +185,10 @@ class DetectWork:
         pictures = [ready.picture for ready in decoded]
         began_s = monotonic()
         try:
-            found = await loop.run_in_executor(self._thread, self._detector.detect, pictures)
+            found = await loop.run_in_executor(self._threads, self._detector.detect, pictures)
         except Exception as error:
             return await self._halved(decoded, error)
-        took_s = monotonic() - began_s
+        took_s = min(monotonic() - began_s, self.turn.used_s())
         metrics.STEP.labels("detect", "infer").observe(took_s)
         call = _Call(began_s, took_s * 1e3, len(decoded))
         outcomes = []
@@ -211,7 +212,7 @@ class DetectWork:
         """Run a black picture: where that fails too, the worker is ill, not the entry."""
         black = Picture(np.zeros_like(picture.image), picture.width, picture.height)
         loop = asyncio.get_running_loop()
-        await loop.run_in_executor(self._thread, self._detector.detect, [black])
+        await loop.run_in_executor(self._threads, self._detector.detect, [black])
 
     def _outcome(self, ready: _Ready, answer: Answer, call: _Call) -> Outcome:
         entry, decoded = ready.entry, ready.decoded

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import threading
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -84,7 +84,10 @@ class DetectorInfo:
 
 
 class YoloDetector:
-    """A loaded network; `decode` may run in any thread, `detect` runs one call at a time."""
+    """A loaded network; `decode` may run in any thread, `detect` in two.
+
+    With two, the one scales pictures and reads results while the other's are in the network.
+    """
 
     def __init__(
         self, runtime: Runtime, info: DetectorInfo, thresholds: Thresholds, image_size: int
@@ -94,8 +97,7 @@ class YoloDetector:
         self._thresholds = thresholds
         self._outer = runtime.input_size or (image_size, image_size)
         self._stride = STRIDE if runtime.input_size is None else None
-        self._memory = np.empty(0, np.uint8)
-        self._lock = threading.Lock()
+        self._spare: list[Pixels] = []
 
     def for_evaluation(self, thresholds: Thresholds, *, square: bool) -> YoloDetector:
         """Give a detector over the same network that counts other things as objects.
@@ -126,9 +128,8 @@ class YoloDetector:
             box = image.letterbox(picture.width, picture.height, self._outer, self._stride)
             groups[box.outer_height, box.outer_width].append((index, box))
         found: dict[int, Detections] = {}
-        with self._lock:
-            for size, members in groups.items():
-                found.update(self._detect_group(size, members, pictures))
+        for size, members in groups.items():
+            found.update(self._detect_group(size, members, pictures))
         return [found[index] for index in range(len(pictures))]
 
     def warm_up(self) -> None:
@@ -143,21 +144,25 @@ class YoloDetector:
         members: list[tuple[int, Letterbox]],
         pictures: Sequence[Picture],
     ) -> Iterator[tuple[int, Detections]]:
-        batch = self._batch_of(len(members), size)
+        needed = len(members) * size[0] * size[1] * 3
+        memory = self._take_memory(needed)
+        batch = memory[:needed].reshape(len(members), *size, 3)
         for row, (index, box) in zip(batch, members, strict=True):
             box.fill(row, pictures[index])
         output = self._runtime.infer(batch)
+        self._spare.append(memory)
         objects = read_output(output, len(members), len(self.info.labels), self._thresholds)
         for (index, box), one in zip(members, objects, strict=True):
             xyxy = box.to_frame(one.xyxy, pictures[index])
             yield index, Detections(xyxy, one.confidence, one.class_id)
 
-    def _batch_of(self, count: int, size: tuple[int, int]) -> Pixels:
-        shape = (count, *size, 3)
-        needed = count * size[0] * size[1] * 3
-        if len(self._memory) < needed:
-            self._memory = np.empty(needed, np.uint8)
-        return self._memory[:needed].reshape(shape)
+    def _take_memory(self, needed: int) -> Pixels:
+        """Give memory that no other call uses; what is too small is let go."""
+        with suppress(IndexError):
+            while len(memory := self._spare.pop()) < needed:
+                pass
+            return memory
+        return self._runtime.memory(needed)
 
 
 def load_detector(options: DetectorOptions) -> YoloDetector:

@@ -120,8 +120,17 @@ def by_stream(entries: Iterable[Entry]) -> dict[tuple[int, str], list[Entry]]:
     return groups
 
 
-def pack_outcome(outcome: Outcome, names: list[str], keys: PartitionKeys) -> dict[str, object]:
-    """Give an outcome as the function wants it; appends the keys of its source to `names`."""
+def pack_outcome(
+    outcome: Outcome, names: list[str], keys: PartitionKeys, *, is_shown: bool
+) -> dict[str, object]:
+    """Give an outcome as the function wants it; appends the keys of its source to `names`.
+
+    Args:
+        outcome: what became of an entry.
+        names: the keys of the call.
+        keys: of its partition.
+        is_shown: its picture is what viewers get; of several frames of a source one is enough.
+    """
     item: dict[str, object] = {
         "id": outcome.entry.entry_id,
         "outcome": outcome.verdict.value,
@@ -132,7 +141,7 @@ def pack_outcome(outcome: Outcome, names: list[str], keys: PartitionKeys) -> dic
         item["source"], item["k"] = source, len(names) + 1
         names += [keys.state(source), keys.memory(source), keys.last(source)]
         names.append(keys.seen(source, outcome.producer or ""))
-    for name in ("seq", "jpeg", "problem"):
+    for name in ("seq", "jpeg", "problem") if is_shown else ("seq", "problem"):
         if (value := getattr(outcome, name)) is not None:
             item[name] = value
     return item

@@ -26,9 +26,12 @@ from pipeline.entries import (
 from pipeline.errors import DependencyError
 from pipeline.partition import PartitionKeys
 from pipeline.stream import INPUT_GROUP, Argument, Raw, Store, pack_arguments, pairs
+from pipeline.wire import id_key
 
 UNKNOWN = 1 << 40
 """Redis cannot tell a lag where entries among those it has delivered were removed; `shed` can."""
+PROBE_S = 0.02
+"""How often a stream is asked that had nothing, while another of its partition has."""
 AGEING = 0.75
 """Live frames that wait for more than this share of their limit are a sign of overload."""
 
@@ -51,8 +54,13 @@ class _Stream:
     siblings: list[_Stream]
     backlog: int
     drained: bool = False
+    asked_s: float = 0.0
     lag: int = 0
     last_seen: bytes = b"0-0"
+
+    def is_due(self, now_s: float) -> bool:
+        """Whether the next read should ask it."""
+        return not self.drained or (self.is_polled and now_s - self.asked_s >= PROBE_S)
 
     @property
     def is_polled(self) -> bool:
@@ -97,7 +105,7 @@ class Inputs:
         entries: list[Entry] = []
         asked = 0
         while asked < len(self._streams) and (free := room - len(entries)) > 0:
-            ready = self._next_in_turn(free)
+            ready = self._next_in_turn(free, monotonic())
             if not ready:
                 break
             asked += len(ready)
@@ -109,13 +117,14 @@ class Inputs:
                 raise
         return entries
 
-    def _next_in_turn(self, count: int) -> list[_Stream]:
+    def _next_in_turn(self, count: int, now_s: float) -> list[_Stream]:
         """Give up to `count` streams that may have something, going on after the last ones."""
         ready: list[_Stream] = []
         for _ in range(len(self._streams)):
             stream = self._streams[self._turn]
             self._turn = (self._turn + 1) % len(self._streams)
-            if stream.is_polled:
+            if stream.is_due(now_s):
+                stream.asked_s = now_s
                 ready.append(stream)
             if len(ready) == count:
                 break
@@ -239,7 +248,12 @@ class Inputs:
 
     async def _commit_stream(self, keys: PartitionKeys, name: str, outcomes: list[Outcome]) -> None:
         names = [getattr(keys, name), keys.detections, keys.dead, keys.ledger, keys.sources]
-        items = [pack_outcome(outcome, names, keys) for outcome in outcomes]
+        outcomes.sort(key=lambda outcome: id_key(outcome.entry.entry_id))
+        newest = {outcome.source: outcome for outcome in outcomes if outcome.jpeg is not None}
+        items = [
+            pack_outcome(outcome, names, keys, is_shown=newest.get(outcome.source) is outcome)
+            for outcome in outcomes
+        ]
         batch = {"stream": name, "limits": self.limits.for_commit(), "items": items}
         answer = await self.store.call("detect_commit", names, pack_arguments(batch))
         if answer[0] == b"PAUSED":

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import threading
+
 import numpy as np
 
 from pipeline.errors import DependencyError, SettingsError
 from pipeline.exports import onnx_of
-from pipeline.runtimes import Floats, ModelSpec, Pixels, in_chunks, to_planes
+from pipeline.runtimes import Floats, ModelSpec, Pixels, in_chunks, plain_memory, to_planes
 from pipeline.weights import Kind, read_metadata
 
 try:
@@ -61,6 +63,8 @@ class OnnxRuntime:
         fixed = isinstance(height, int) and isinstance(width, int)
         self.input_size = (height, width) if fixed else None
         self._batch = batch if isinstance(batch, int) else None
+        self._turn = threading.Lock()  # two calls at once would each want all threads
+        self.memory = plain_memory
 
     def infer(self, batch: Pixels) -> Floats:
         """Give the network's output for the batch, float32."""
@@ -70,5 +74,6 @@ class OnnxRuntime:
 
     def _run(self, batch: Pixels) -> Floats:
         given = batch if self._dtype is None else to_planes(batch).astype(self._dtype, copy=False)
-        (output, *_) = self._session.run(None, {self._input: given})
+        with self._turn:
+            (output, *_) = self._session.run(None, {self._input: given})
         return np.asarray(output, np.float32)

@@ -8,6 +8,7 @@ with many of them, and where Redis and the decoders share them.
 from __future__ import annotations
 
 import json
+import threading
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -16,7 +17,7 @@ import numpy as np
 
 from pipeline.errors import DependencyError, SettingsError
 from pipeline.exports import onnx_of
-from pipeline.runtimes import Floats, ModelSpec, Pixels, in_chunks, join
+from pipeline.runtimes import Floats, ModelSpec, Pixels, in_chunks, join, plain_memory
 from pipeline.weights import Kind, read_metadata
 
 try:
@@ -91,40 +92,59 @@ class OpenVinoRuntime:
         self._batch = shape[0].get_length() if shape[0].is_static else None
         fixed = shape[1].is_static and shape[2].is_static
         self.input_size = (shape[1].get_length(), shape[2].get_length()) if fixed else None
+        self.memory = plain_memory
+        self._mine = threading.local()
         try:
-            self._single = self._requests("LATENCY")[0]
-            self._streams = self._requests("THROUGHPUT") if self._batch is None else []
+            self._single = self._compile("LATENCY")
+            self._streams = self._compile("THROUGHPUT") if self._batch is None else self._single
         except RuntimeError as error:
             raise DependencyError(f"{path} cannot be compiled by OpenVINO: {error}") from error
 
     def infer(self, batch: Pixels) -> Floats:
         """Give the network's output for the batch, float32."""
+        requests = self._requests()
         if self._batch is not None:
-            return in_chunks(self._infer_single, batch, self._batch)
+            return in_chunks(requests.infer_single, batch, self._batch)
         if len(batch) == 1:
-            return self._infer_single(batch)
-        return _infer_side_by_side(self._streams, batch)
+            return requests.infer_single(batch)
+        return requests.infer_side_by_side(batch)
 
-    def _infer_single(self, batch: Pixels) -> Floats:
+    def _requests(self) -> _Requests:
+        """Give the calling thread's own: what one thread asks for does not wait for the other."""
+        try:
+            requests: _Requests = self._mine.requests
+        except AttributeError:
+            requests = self._mine.requests = _Requests(self._single, self._streams)
+        return requests
+
+    def _compile(self, hint: str) -> Any:
+        config = {**self._config, "PERFORMANCE_HINT": hint}
+        return self._core.compile_model(self._model, "CPU", config)
+
+
+class _Requests:
+    """A thread's requests over the compiled networks; the streams take up whatever comes first."""
+
+    def __init__(self, single: Any, streams: Any) -> None:
+        count = int(streams.get_property("OPTIMAL_NUMBER_OF_INFER_REQUESTS"))
+        self._single = single.create_infer_request()
+        self._streams = [streams.create_infer_request() for _ in range(count)]
+
+    def infer_single(self, batch: Pixels) -> Floats:
+        """Run a batch on all threads at once."""
         self._single.infer([batch], share_inputs=True)
         return np.asarray(self._single.get_output_tensor(0).data, np.float32)
 
-    def _requests(self, hint: str) -> list[Any]:
-        config = {**self._config, "PERFORMANCE_HINT": hint}
-        compiled = self._core.compile_model(self._model, "CPU", config)
-        count = int(compiled.get_property("OPTIMAL_NUMBER_OF_INFER_REQUESTS"))
-        return [compiled.create_infer_request() for _ in range(count)]
-
-
-def _infer_side_by_side(streams: list[Any], batch: Pixels) -> Floats:
-    parts = np.array_split(batch, min(len(streams), len(batch)))
-    running = list(zip(streams, parts, strict=False))
-    for request, part in running:
-        request.start_async([part], share_inputs=True)
-    for request, _ in running:
-        request.wait()
-    outputs = [request.get_output_tensor(0).data for request, _ in running]
-    return join(outputs, [len(part) for part in parts])
+    def infer_side_by_side(self, batch: Pixels) -> Floats:
+        """Run a part of the batch on each stream."""
+        parts = np.array_split(batch, min(len(self._streams), len(batch)))
+        running = list(zip(self._streams, parts, strict=False))
+        for request, part in running:
+            request.start_async([part], share_inputs=True)
+        for request, _ in running:
+            request.wait()
+        outputs = [request.get_output_tensor(0).data for request, _ in running]
+        return join(outputs, [len(part) for part in parts])
 
 
 def _with_pixels(model: Any) -> Any:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from typing import Any
 
 import torch
@@ -49,6 +50,8 @@ class TensorRtRuntime:
         self._fixed_batch = shape[0] if shape[0] > 0 else None
         self.input_size = None if min(size) < 0 else (int(size[0]), int(size[1]))
         self._context = engine.create_execution_context()
+        self.memory = _pinned_memory
+        self._turn = threading.Lock()
         self._stream = torch.cuda.Stream(self.device)  # type: ignore[no-untyped-call]
 
     def infer(self, batch: Pixels) -> Floats:
@@ -60,7 +63,7 @@ class TensorRtRuntime:
         return join([self._run(part) for part in parts], [len(part) for part in parts])
 
     def _run(self, batch: Pixels) -> Floats:
-        with torch.inference_mode(), torch.cuda.stream(self._stream):
+        with self._turn, torch.inference_mode(), torch.cuda.stream(self._stream):
             given = torch.from_numpy(batch).to(self.device, non_blocking=True)
             if not self._is_pixels:
                 planes = given.permute(0, 3, 1, 2).flip(1).to(self._dtype[self._input]) / 255
@@ -77,6 +80,10 @@ class TensorRtRuntime:
                 raise RuntimeError("TensorRT did not run the engine")
             output: Floats = results[0].float().cpu().numpy()
         return output
+
+
+def _pinned_memory(size: int) -> Pixels:
+    return torch.empty(size, dtype=torch.uint8, pin_memory=True).numpy()
 
 
 def _deserialize(data: bytes) -> Any:

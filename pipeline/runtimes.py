@@ -45,7 +45,7 @@ NAMES = ("auto", "torch", "openvino", "onnx", "tensorrt")
 
 
 class Runtime(Protocol):
-    """A network ready to run, on one device, called by one thread at a time."""
+    """A network ready to run, on one device, called by two threads at a time."""
 
     name: str
     device: str
@@ -56,8 +56,14 @@ class Runtime(Protocol):
     def infer(self, batch: Pixels) -> Floats:
         """Run the network on uint8 (n, h, w, 3) BGR, h and w multiples of the stride.
 
-        Blocks, without the GIL. Gives what `heads.read_output` reads; valid until the next call.
+        Blocks, without the GIL. Gives what `heads.read_output` reads; valid until the same thread's
+        next call.
         """
+        ...
+
+    @property
+    def memory(self) -> Callable[[int], Pixels]:
+        """Gives so many bytes, from which a batch reaches the network fastest."""
         ...
 
 
@@ -160,6 +166,11 @@ def available_cores(quota_file: Path = CPU_QUOTA) -> int:
     except (OSError, ValueError):
         return cores  # no cgroup v2 here
     return cores if quota == "max" else max(1, min(cores, math.ceil(int(quota) / int(period))))
+
+
+def plain_memory(size: int) -> Pixels:
+    """Give memory for a network on the CPU."""
+    return np.empty(size, np.uint8)
 
 
 def in_chunks(run: Callable[[Pixels], Floats], batch: Pixels, size: int) -> Floats:

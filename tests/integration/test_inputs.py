@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator
 from typing import Any
 
@@ -57,6 +58,43 @@ async def test_a_commit_made_twice_writes_once(store: Store, redis: Any) -> None
     assert await redis.xlen(NAMES.detections) == 2
     assert await redis.xlen(NAMES.recordings) == 0
     assert (await read_status(store)).terms["frames_detected"] == 2
+
+
+async def test_results_are_in_the_order_of_the_frames_and_the_newest_is_shown(
+    store: Store, redis: Any
+) -> None:
+    """What was known at once was done before what the network saw."""
+    await _add(redis, 3)
+    inputs = _inputs(store)
+    entries = await _read(inputs, 3)
+    outcomes = [_detected(entry, jpeg=entry.entry_id) for entry in entries]
+
+    flags = await inputs.commit([outcomes[2], outcomes[0], outcomes[1]])
+
+    assert flags == ["1", "1", "1"]
+    written = [fields[b"frame"] for _, fields in await redis.xrange(NAMES.detections)]
+    assert written == [entry.entry_id for entry in entries]
+    assert await redis.get(NAMES.last("s")) == entries[2].entry_id
+
+
+async def test_a_quiet_stream_beside_a_busy_one_is_asked_now_and_then(
+    store: Store, redis: Any
+) -> None:
+    """A live frame does not wait for the end of a recording, nor does each read ask for it."""
+    await _add(redis, 200)
+    inputs = _inputs(store)
+    await _read(inputs, 4)
+    before = (await redis.info("commandstats"))["cmdstat_xreadgroup"]["calls"]
+    await _read(inputs, 4)
+    after = (await redis.info("commandstats"))["cmdstat_xreadgroup"]["calls"]
+    assert after - before <= 3
+    frame = (await _add(redis, 1, NAMES.frames))[0]
+
+    read: list[Entry] = []
+    while not any(entry.entry_id == frame for entry in read):
+        assert len(read) < 150
+        read += await inputs.read(1)
+        await asyncio.sleep(0.001)
 
 
 async def test_who_commits_first_after_a_claim_writes(store: Store, redis: Any) -> None:

@@ -9,6 +9,7 @@ import sys
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
+from threading import Barrier
 
 import numpy as np
 import pytest
@@ -64,6 +65,28 @@ def test_runtimes_compute_the_same(
     assert found.dtype == np.float32
     assert found == pytest.approx(expected, abs=2e-3)
     assert runtimes[name].labels == runtimes["torch"].labels == ("disc", "box", "ring")
+
+
+@pytest.mark.parametrize("name", ["torch", "openvino", "onnx"])
+def test_two_threads_at_once_get_what_each_gets_alone(
+    runtimes: dict[str, Runtime], name: str
+) -> None:
+    """What one thread was given is not overwritten by the other's call."""
+    batches = [a_batch(1, 64, 96), a_batch(3, 64, 96) // 2, a_batch(4, 96, 64), a_batch(2, 64, 64)]
+    alone = [runtimes[name].infer(batch).copy() for batch in batches]
+    barrier = Barrier(2, timeout=60)
+
+    def call(thread: int) -> list[bool]:
+        right = []
+        for turn in range(12):
+            index = (turn + thread) % len(batches)
+            found = runtimes[name].infer(batches[index])
+            barrier.wait()  # by now the other has its own result
+            right.append(bool(np.allclose(found, alone[index], atol=2e-3)))
+        return right
+
+    with ThreadPoolExecutor(2) as threads:
+        assert all(all(right) for right in threads.map(call, range(2)))
 
 
 @pytest.mark.parametrize(
@@ -262,6 +285,7 @@ def test_tensorrt_that_is_missing_is_explained() -> None:
 QUIET = """
 import os, sys
 from pathlib import Path
+from threading import Barrier
 import pipeline.image  # OpenCV adds to LD_LIBRARY_PATH
 before = dict(os.environ)
 from pipeline.checkpoint import load_network
@@ -294,6 +318,7 @@ def test_ultralytics_is_kept_quiet(tiny: Path, tmp_path: Path) -> None:
 FROM_EXPORT = """
 import sys
 from pathlib import Path
+from threading import Barrier
 from pipeline.detector import DetectorOptions, load_detector
 folder = Path(sys.argv[1])
 detector = load_detector(DetectorOptions(model=str(folder / "tiny.pt"), model_dir=folder,
