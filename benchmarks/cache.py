@@ -74,24 +74,26 @@ class Deployment:
     name: str
     server: EmbeddedRedis
     client: Redis
-    worker: psutil.Process
+    workers: list[psutil.Process]
     turns: list[Turn] = field(default_factory=list)
 
     def take(self, frames: Frames) -> None:
         """Have the worker do all of `frames`."""
         redis = psutil.Process(self.server.pid)
-        self.worker.suspend()
+        for worker in self.workers:
+            worker.suspend()
         done = self._done(frames)
         last = self._publish(frames)
-        before = cpu_s(self.worker), cpu_s(redis)
+        before = cpu_s(*self.workers), cpu_s(redis)
         began_s = time.monotonic()
-        self.worker.resume()
+        for worker in self.workers:
+            worker.resume()
         while self._done(frames) < done + len(frames):
             if time.monotonic() - began_s > PATIENCE_S:
                 raise SystemExit(f"{self.name}: {len(frames)} frames took over {PATIENCE_S:.0f} s")
             time.sleep(0.005)
         seconds = time.monotonic() - began_s
-        after = cpu_s(self.worker), cpu_s(redis)
+        after = cpu_s(*self.workers), cpu_s(redis)
         infer_s, hits = self._results(frames, last)
         cpus = (after[0] - before[0], after[1] - before[1])
         self.turns.append(Turn(seconds, *cpus, infer_s, hits))
@@ -137,31 +139,34 @@ class Deployment:
         return found
 
 
-def cpu_s(process: psutil.Process) -> float:
-    """Give the CPU seconds a process has used."""
-    times = process.cpu_times()
-    return float(times.user + times.system)
+def cpu_s(*processes: psutil.Process) -> float:
+    """Give the CPU seconds that processes have used."""
+    times = [process.cpu_times() for process in processes]
+    return float(sum(one.user + one.system for one in times))
 
 
 @contextmanager
-def deployment(name: str, environ: dict[str, str], *, score: bool = False) -> Iterator[Deployment]:
-    """Run a Redis and a detect worker, with a score worker if asked for, until they are ready."""
+def deployment(
+    name: str, environ: dict[str, str], *, score: bool = False, detectors: int = 1
+) -> Iterator[Deployment]:
+    """Run a Redis and detect workers, with a score worker if asked for, until they are ready."""
     with ExitStack() as stack:
         server = stack.enter_context(EmbeddedRedis())
         client = stack.enter_context(Redis.from_url(server.url))
         base = os.environ | {"PERCIPIO_REDIS_URL": server.url, "PERCIPIO_LOG_LEVEL": "warning"}
-        names = ("detect", "score") if score else ("detect",)
+        names = ["detect"] * detectors + ["score"] * score
         workers = []
         for worker in names:
             command = [sys.executable, "-m", "workers.leash", f"workers.{worker}"]
             workers.append(subprocess.Popen(command, env=base | environ, stdin=subprocess.PIPE))
             stack.callback(_end, workers[-1])
         deadline_s = time.monotonic() + PATIENCE_S
-        while not _is_ready(client, score=score):
+        while not _is_ready(client, detectors, score=score):
             if any(w.poll() is not None for w in workers) or time.monotonic() > deadline_s:
                 raise SystemExit(f"{name}: a worker ended, or was not ready in time")
             time.sleep(0.1)
-        yield Deployment(name, server, client, psutil.Process(workers[0].pid))
+        found = [psutil.Process(worker.pid) for worker in workers[:detectors]]
+        yield Deployment(name, server, client, found)
 
 
 def _end(process: subprocess.Popen[bytes]) -> None:
@@ -170,11 +175,11 @@ def _end(process: subprocess.Popen[bytes]) -> None:
     process.wait()
 
 
-def _is_ready(client: Redis, *, score: bool) -> bool:
+def _is_ready(client: Redis, detectors: int, *, score: bool) -> bool:
     frames = KEYS.of(KEYS.partitions - 1).frames
     if not client.exists(frames):
         return False
-    is_read = any(group["consumers"] for group in client.xinfo_groups(frames))
+    is_read = any(group["consumers"] >= detectors for group in client.xinfo_groups(frames))
     owner = KEYS.of(KEYS.partitions - 1).owner
     return is_read and (not score or client.hget(owner, "owner") not in (None, b""))
 

@@ -23,7 +23,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass, fields
 from itertools import cycle, islice
 from pathlib import Path
@@ -62,6 +62,7 @@ class PathRow:
     """The whole path beside what it stands on, images a second.
 
     Attributes:
+        workers: detect workers that share the GPU; what they stand beside is one network.
         bare: the network on prepared tensors of the same batch.
         path: from stream to stream.
         share: of the two; the goal is 0.90.
@@ -72,6 +73,7 @@ class PathRow:
     model: str
     precision: str
     batch: int
+    workers: int
     bare: float
     path: float
     share: float
@@ -127,8 +129,10 @@ def load_frames(data: Path | None, count: int) -> list[bytes]:
     return [encode_jpeg(scene.frame(number).image) for number in range(count)]
 
 
-def measure_path(args: argparse.Namespace, path: Path, precision: str, batch: int) -> PathRow:
-    """Measure the path, the bare network and ultralytics, one after the other."""
+def measure_path(
+    args: argparse.Namespace, path: Path, precision: str, batch: int
+) -> Iterator[PathRow]:
+    """Measure the bare network, ultralytics, and the path with one worker and more, in turn."""
     frames = load_frames(args.data, args.frames)
     shape = network_shape(frames[0], args.image_size)
     bare = bare_speed(args, path, precision, (batch, *shape, 3))
@@ -141,14 +145,15 @@ def measure_path(args: argparse.Namespace, path: Path, precision: str, batch: in
         "PERCIPIO_IMAGE_SIZE": str(args.image_size),
         **OFF,
     }
-    with deployment("path", settings) as worker:
-        for turn in range(args.turns + 1):
-            numbered = enumerate(frames, turn * len(frames))
-            worker.take([("gpu", unique(jpeg, number)) for number, jpeg in numbered])
-        speeds = [len(frames) / turn.seconds for turn in worker.turns[1:]]
-    whole = float(np.median(speeds))
     rivals = ultralytics_speeds(args, path, precision, batch, frames)
-    return PathRow(path.stem, precision, batch, bare, whole, whole / bare, *rivals)
+    for workers in args.path_workers:
+        with deployment("path", settings, detectors=workers) as deployed:
+            for turn in range(args.turns + 1):
+                numbered = enumerate(frames, turn * len(frames))
+                deployed.take([("gpu", unique(jpeg, number)) for number, jpeg in numbered])
+            speeds = [len(frames) / turn.seconds for turn in deployed.turns[1:]]
+        whole = float(np.median(speeds))
+        yield PathRow(path.stem, precision, batch, workers, bare, whole, whole / bare, *rivals)
 
 
 def bare_speed(
@@ -252,7 +257,7 @@ def _paths(args: argparse.Namespace, folder: Path) -> list[PathRow]:
         real = None if args.data is None else args.data / "weights" / f"yolov9{letter}.pt"
         path = real if real and real.exists() else make_weights(f"yolov9{letter}", folder)
         precision = _precisions(args.device)[-1]
-        rows.append(measure_path(args, path, precision, args.path_batch))
+        rows += measure_path(args, path, precision, args.path_batch)
     return rows
 
 
@@ -280,6 +285,7 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--models", type=listed, default=list("tsmce"), help="default: t,s,m,c,e")
     parser.add_argument("--batches", type=listed, default=[str(2**n) for n in range(7)])
     parser.add_argument("--path-batch", type=int, default=32, help="batch of the whole path")
+    parser.add_argument("--path-workers", type=listed, default=list("124"), help="default: 1,2,4")
     parser.add_argument("--image-size", type=int, default=640, help="a multiple of 32")
     parser.add_argument("--seconds", type=float, default=2.0, help="for each figure")
     parser.add_argument("--frames", type=int, default=640, help="of a turn through the path")
@@ -288,10 +294,12 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
     args = parser.parse_args(argv)
     wrong = [part for part in args.parts if part not in PARTS]
     wrong += [letter for letter in args.models if letter not in "tsmce"]
-    wrong += [text for text in args.batches if not text.isdigit() or not int(text)]
+    numbers = [*args.batches, *args.path_workers]
+    wrong += [text for text in numbers if not text.isdigit() or not int(text)]
     if wrong:
         parser.error(f"not understood: {', '.join(wrong)}")
     args.batches = [int(text) for text in args.batches]
+    args.path_workers = [int(text) for text in args.path_workers]
     return args
 
 

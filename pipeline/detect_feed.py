@@ -37,6 +37,7 @@ class DetectLimits:
         max_age_ms: a live frame older than this when it is read is dropped.
         max_deliveries: delivered more often than this, an entry is a dead letter.
         keep_last: keep the newest frame of each source for viewers.
+        seats: batches that are scaled, in the network or read from its output at a time.
     """
 
     batch_size: int = 4
@@ -44,6 +45,7 @@ class DetectLimits:
     max_age_ms: int = 1000
     max_deliveries: int = 5
     keep_last: bool = True
+    seats: int = 2
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,11 +88,14 @@ class Batch:
 
 
 class Turn:
-    """The network's: a batch in it, the next at its door, and about when another can begin."""
+    """The network's: a batch in it, others at its door, and about when another can begin.
 
-    SEATS = 2
+    Args:
+        seats: batches inside and at the door.
+    """
 
-    def __init__(self) -> None:
+    def __init__(self, seats: int = 2) -> None:
+        self._seats = seats
         self._free = asyncio.Event()
         self._free.set()
         self._left = asyncio.Event()
@@ -138,7 +143,7 @@ class Turn:
         return monotonic() - self._began_s
 
     def _has_seat(self, digests: Set[bytes]) -> bool:
-        return len(self._inside) < self.SEATS and all(map(digests.isdisjoint, self._inside))
+        return len(self._inside) < self._seats and all(map(digests.isdisjoint, self._inside))
 
 
 class DetectFeed:

@@ -32,7 +32,7 @@ class Detector(Protocol):
         """Check and decode a picture; raises EntryError. Called from several threads."""
 
     def detect(self, pictures: Sequence[Picture]) -> list[Detections]:
-        """Find objects; one result a picture. Called from two threads at a time."""
+        """Find objects; one result a picture. Called from several threads at a time."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,14 +93,14 @@ class DetectWork:
         decoders: Executor,
         reuse: Reuse | None = None,
     ) -> None:
-        self.turn = Turn()
+        self.turn = Turn(limits.seats)
         self._reuse = reuse or Reuse()
         self._network = network
         self._detector = network.detector
         self._limits = limits
         self._partitions = partitions
         self._decoders = decoders
-        self._threads = ThreadPoolExecutor(Turn.SEATS, thread_name_prefix="network")
+        self._threads = ThreadPoolExecutor(limits.seats, thread_name_prefix="network")
 
     def prepare(self, entry: Entry) -> Prepared:
         """Begin to decode an entry, unless it is too old or has failed too often."""

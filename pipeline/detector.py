@@ -84,9 +84,9 @@ class DetectorInfo:
 
 
 class YoloDetector:
-    """A loaded network; `decode` may run in any thread, `detect` in two.
+    """A loaded network; `decode` may run in any thread, `detect` in several.
 
-    With two, the one scales pictures and reads results while the other's are in the network.
+    While one's pictures are in the network the others scale theirs and read results.
     """
 
     def __init__(
@@ -133,10 +133,13 @@ class YoloDetector:
         return [found[index] for index in range(len(pictures))]
 
     def warm_up(self) -> None:
-        """Run a few empty pictures of the commonest shape, so that the first frame is no slower."""
+        """Run empty pictures of the commonest shape, so that no batch is slower for being first."""
         frame = Picture(np.zeros((540, 960, 3), np.uint8), 960, 540)
-        for count in (1, self.info.batch_size):
+        count = 1
+        while count < self.info.batch_size:
             self.detect([frame] * count)
+            count *= 2
+        self.detect([frame] * self.info.batch_size)
 
     def _detect_group(
         self,

@@ -45,7 +45,7 @@ NAMES = ("auto", "torch", "openvino", "onnx", "tensorrt")
 
 
 class Runtime(Protocol):
-    """A network ready to run, on one device, called by two threads at a time."""
+    """A network ready to run, on one device, called by several threads at a time."""
 
     name: str
     device: str

@@ -26,7 +26,6 @@ from pipeline.stream import Store
 from pipeline.tasks import end_tasks
 from workers.runner import Context, run_worker
 
-LANES = 2  # one batch is collected and decoded while the other is in the network
 LAST_FRAME_S = 60
 
 
@@ -64,6 +63,7 @@ def _load(settings: DetectSettings) -> YoloDetector:
 
 
 def _limits(settings: Settings, detector: YoloDetector) -> DetectLimits:
+    """Give the bounds; a GPU is done before one thread has scaled and read what it computes."""
     mine, cpu = settings.detect, detector.info.device == "cpu"
     wait_ms = mine.batch_wait_ms if mine.batch_wait_ms is not None else (0.0 if cpu else 5.0)
     return DetectLimits(
@@ -72,6 +72,7 @@ def _limits(settings: Settings, detector: YoloDetector) -> DetectLimits:
         max_age_ms=settings.streams.frame_max_age_ms,
         max_deliveries=mine.max_deliveries,
         keep_last=settings.streams.keep_last_frame,
+        seats=2 if cpu else 4,
     )
 
 
@@ -101,7 +102,7 @@ async def main(context: Context) -> None:
             async with asyncio.TaskGroup() as group:
                 if answers is not None:
                     group.create_task(answers.run(context.stop), name="answers")
-                await _serve(context, inputs, feed, work)
+                await _serve(context, inputs, feed, work, 2 if info.device == "cpu" else 8)
 
 
 def _answers(store: Store, mine: DetectSettings) -> AnswerStore | None:
@@ -133,7 +134,10 @@ def _input_limits(settings: Settings) -> InputLimits:
     )
 
 
-async def _serve(context: Context, inputs: Inputs, feed: DetectFeed, work: DetectWork) -> None:
+async def _serve(
+    context: Context, inputs: Inputs, feed: DetectFeed, work: DetectWork, lanes: int = 2
+) -> None:
+    """Run as many lanes: one's batch is collected and decoded while others' are in the network."""
     keep_s = inputs.limits.claim_idle_ms / 4e3
     watching = inputs.watch()
     context.health.ready()
@@ -141,7 +145,7 @@ async def _serve(context: Context, inputs: Inputs, feed: DetectFeed, work: Detec
         async with asyncio.TaskGroup() as group:
             group.create_task(feed.keep(context.stop, keep_s), name="keep")
             group.create_task(watch_lag(inputs.store, context.stop), name="lag")
-            for lane in range(LANES):
+            for lane in range(lanes):
                 lane_task = consume(feed, work, context.stop, context.health)
                 group.create_task(lane_task, name=f"lane-{lane}")
     finally:
