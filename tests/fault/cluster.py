@@ -10,20 +10,29 @@ from pathlib import Path
 from redis.cluster import ClusterNode, RedisCluster
 from redis.exceptions import RedisError
 
+from tests.fault.proxy import Proxy
 from tests.fault.rig import Server
 
 NODE_TIMEOUT_MS = 1500
 FORMED_S = 180.0
 SLOTS = 16384
+BUS = 10_000
+"""A node's bus is at its port and so many."""
 
 
 @dataclass
 class Cluster:
-    """Nodes by port; primaries and replicas change places when primaries die."""
+    """Nodes by port; primaries and replicas change places when primaries die.
+
+    Attributes:
+        is_divisible: each node's bus is behind a proxy that knows the others by their address.
+    """
 
     folder: Path
     program: str
+    is_divisible: bool = False
     nodes: list[Server] = field(default_factory=list)
+    buses: list[Proxy] = field(default_factory=list)
 
     def start(self) -> None:
         """Start the nodes and make them a cluster."""
@@ -31,8 +40,14 @@ class Cluster:
             options = ["--cluster-enabled", "yes", "--cluster-config-file", "nodes.conf"]
             options += ["--cluster-node-timeout", str(NODE_TIMEOUT_MS)]
             options += ["--repl-diskless-sync-delay", "0"]
-            self.nodes.append(Server(self.folder / str(number), self.program, options))
-            self.nodes[-1].start(wait=False)
+            node = Server(self.folder / str(number), self.program, options)
+            self.nodes.append(node)
+            self.buses.append(Proxy(node.port + BUS))
+            if self.is_divisible:
+                options += ["--bind-source-addr", self._address(node), "--protected-mode", "no"]
+                options += ["--cluster-announce-ip", "127.0.0.1"]
+                options += ["--cluster-announce-bus-port", str(self.buses[-1].port)]
+            node.start(wait=False)
         for node in self.nodes:
             node.wait()
         self._form()
@@ -46,8 +61,9 @@ class Cluster:
             self._ask(node, "SET-CONFIG-EPOCH", number + 1)
         for node, low, high in zip(primaries, bounds, bounds[1:], strict=False):
             self._ask(node, "ADDSLOTSRANGE", low, high - 1)
+        bus = self.buses[0].port if self.is_divisible else primaries[0].port + BUS
         for node in self.nodes[1:]:
-            self._ask(node, "MEET", "127.0.0.1", self.nodes[0].port)
+            self._ask(node, "MEET", "127.0.0.1", primaries[0].port, bus)
         self._wait_for(lambda: all(self._knows_all(node) for node in self.nodes))
         for primary, replica in zip(primaries, replicas, strict=True):
             self._ask(replica, "REPLICATE", self._id(primary))
@@ -69,8 +85,9 @@ class Cluster:
 
     def stop(self) -> None:
         """End all nodes."""
-        for node in self.nodes:
+        for node, bus in zip(self.nodes, self.buses, strict=True):
             node.kill()
+            bus.close()
 
     @property
     def url(self) -> str:
@@ -110,6 +127,26 @@ class Cluster:
                     if client.info("replication").get("master_port") == primary.port:
                         return node
         raise AssertionError("no replica")
+
+    def _address(self, node: Server) -> str:
+        """Where a node's own connections come from."""
+        return f"127.0.1.{self.nodes.index(node) + 1}"
+
+    def isolate(self, node: Server) -> None:
+        """Cut a primary off from all other nodes, its replica among them, not from its clients."""
+        assert self.is_divisible
+        self.break_link(node)
+        for other, bus in zip(self.nodes, self.buses, strict=True):
+            bus.barred = {self._address(node)}
+            if other is node:
+                bus.barred = {self._address(one) for one in self.nodes}
+            bus.cut_all()
+
+    def rejoin(self) -> None:
+        """Undo `isolate`."""
+        for bus in self.buses:
+            bus.barred = set()
+        self.mend_links()
 
     def break_link(self, primary: Server) -> None:
         """Let a primary's replica fall behind: what is acknowledged from now on, it has not."""

@@ -8,6 +8,7 @@ from __future__ import annotations
 import os
 import signal
 import sys
+import threading
 import time
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -39,6 +40,7 @@ class Stub:
 
     def __init__(self, infer_s: float) -> None:
         self._infer_s = infer_s
+        self._device = threading.Lock()  # a network computes one batch at a time
 
     def decode(self, data: bytes) -> Picture:
         """Read number and command."""
@@ -54,7 +56,8 @@ class Stub:
 
     def detect(self, pictures: Sequence[Picture]) -> list[Detections]:
         """Do what the frames say."""
-        time.sleep(self._infer_s)
+        with self._device:
+            time.sleep(self._infer_s)
         for picture in pictures:
             obey(COMMANDS[picture.image[0, 0, 0]], int(picture.image[0, 0, 1]))
         return [_box(picture.width - 1) for picture in pictures]

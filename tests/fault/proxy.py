@@ -21,6 +21,7 @@ class Proxy:
         is_deaf: bytes of clients are swallowed.
         is_mute: bytes of the server are swallowed.
         refuses: connections are cut as soon as they come, and those that are there.
+        barred: addresses whose connections are cut as soon as they come.
         came_s: when each connection came, monotonic.
     """
 
@@ -30,6 +31,7 @@ class Proxy:
     is_deaf: bool = False
     is_mute: bool = False
     refuses: bool = False
+    barred: set[str] = field(default_factory=set)
     losses: int = 0
     came_s: list[float] = field(default_factory=list)
     port: int = field(init=False)
@@ -45,11 +47,11 @@ class Proxy:
     def _accept(self) -> None:
         while True:
             try:
-                client, _ = self._listener.accept()
+                client, (host, _) = self._listener.accept()
             except OSError:
                 return
             self.came_s.append(time.monotonic())
-            if self.refuses:
+            if self.refuses or host in self.barred:
                 client.close()
                 continue
             try:

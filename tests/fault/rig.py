@@ -122,6 +122,7 @@ class Nursery:
     """Forks workers; see nursery.py."""
 
     folder: Path
+    environ: dict[str, str] = field(default_factory=dict)
     process: subprocess.Popen[str] = field(init=False)
     ended: dict[int, int] = field(default_factory=dict)
     count: int = 0
@@ -129,7 +130,8 @@ class Nursery:
     def __post_init__(self) -> None:
         pipe = subprocess.PIPE
         command = [sys.executable, "-m", "tests.fault.nursery"]
-        self.process = subprocess.Popen(command, stdin=pipe, stdout=pipe, text=True)
+        environ = os.environ | self.environ
+        self.process = subprocess.Popen(command, stdin=pipe, stdout=pipe, text=True, env=environ)
         assert self._read() == "ready"
 
     def _read(self) -> str:

@@ -274,6 +274,45 @@ def test_the_clock_jumps(trial: Trial, server: Server, table: Table, clock: Path
 
 
 @pytest.fixture
+def skewed(server: Server, clock: Path, tmp_path: Path, fault_seed: int) -> Iterator[Trial]:
+    """A deployment whose workers' clocks may be set."""
+    nursery = Nursery(tmp_path, {"LD_PRELOAD": str(clock)})
+    trial = Trial(server.url, nursery, fault_seed, server.connect)
+    yield trial
+    trial.end()
+    nursery.close()
+
+
+def test_the_clocks_of_workers_are_wrong(skewed: Trial, table: Table, tmp_path: Path) -> None:
+    """An hour ahead and an hour behind they take over from each other; no frame looks old."""
+    trial = skewed
+    ahead, behind = ({"CLOCK_AHEAD_S": str(s), **STRICT} for s in (3600, -3600))
+    trial.fleet.start_many(1, 1, **ahead)
+    for kind in ("detect", "score"):
+        trial.fleet.start(kind, f"{kind}-behind", **behind)
+    trial.wait_until_owned()
+    trial.publish(Load(streams={"events": 120, "recordings": 30, "frames": 30}, per_s=200))
+    for clock in (behind, ahead, behind):
+        time.sleep(1.0)
+        victims = [trial.fleet.pids(kind)[0] for kind in ("detect", "score")]
+        for pid in victims:
+            trial.fleet.kill(pid)
+        trial.wait_until(lambda pids=victims, clock=clock: is_replaced(trial, pids, clock))  # type: ignore[misc]
+    hours = {line[11:13] for log in tmp_path.glob("*.log") for line in log.read_text().splitlines()}
+    assert len(hours) >= 2, "no clock was wrong"
+    _finish(trial, table, "clock skew: workers 1 h ahead and 1 h behind", kills=trial.fleet.kills)
+
+
+STRICT = {"PERCIPIO_FRAME_MAX_AGE_MS": "60000"}
+
+
+def is_replaced(trial: Trial, pids: list[int], clock: dict[str, str]) -> bool:
+    """Start what has ended with another clock; whether all of these have."""
+    trial.fleet.revive(**clock)
+    return not set(pids) & set(trial.fleet.alive)
+
+
+@pytest.fixture
 def small_disk(tmp_path: Path) -> Iterator[Path]:
     """A file system of 16 MB."""
     place = tmp_path / "disk"
