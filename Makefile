@@ -15,7 +15,7 @@ TORCH  ?= auto
 GPU    := $(if $(filter auto,$(TORCH)),$(shell nvidia-smi -L 2>/dev/null | head -n 1),)
 PINS   := $(if $(filter cuda,$(TORCH))$(GPU),constraints.txt,constraints-cpu.txt)
 
-.PHONY: help setup demo test check fmt bench browser fault fault-short nodes force
+.PHONY: help setup demo test check fmt bench browser cluster fault fault-short nodes force
 .DEFAULT_GOAL := help
 
 help: ## show this
@@ -41,6 +41,10 @@ fmt: $(STAMP) ## put the code in order
 
 bench: $(STAMP) ## measure what README prints
 	$(BIN)/python -m pytest -m bench -s $(ARGS)
+
+cluster: $(STAMP) ## the tests that use a Redis, with a Redis Cluster instead, 2 minutes
+	$(BIN)/python -m pytest --numprocesses auto --maxprocesses 8 --dist loadscope --on-cluster \
+	  tests/integration tests/contract $(ARGS)
 
 fault: $(STAMP) ## kill, cut and fill things for an hour, write docs/delivery.md's table
 	rm -f .fault.jsonl

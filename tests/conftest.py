@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import random
+import socket
 import subprocess
 import sys
 import time
@@ -13,6 +14,7 @@ from pathlib import Path
 from typing import Any, Protocol, TextIO
 
 import pytest
+from redis import Redis as SyncRedis
 from redis.asyncio import Redis
 
 from pipeline.embedded import EmbeddedRedis
@@ -34,6 +36,9 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         "--redis-server",
         metavar="PATH",
         help="redis-server (or valkey-server) to test with; else the packaged one, else on PATH",
+    )
+    parser.addoption(
+        "--on-cluster", action="store_true", help="let workers and clients use a Redis Cluster"
     )
     parser.addoption("--fault-seed", type=int, help="repeat a run of the fault tests")
     parser.addoption("--fault-long", action="store_true", help="their long form: an hour or more")
@@ -68,9 +73,28 @@ def _no_settings_from_outside(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture(scope="session")
 def redis_server(request: pytest.FixtureRequest) -> Iterator[EmbeddedRedis]:
-    """One server for all tests; a test that harms its server starts its own."""
-    with EmbeddedRedis(executable=request.config.getoption("--redis-server")) as server:
+    """One server for all tests; a test that harms its server starts its own.
+
+    With --on-cluster it is a Cluster of one node, so that the tests' own client needs no Cluster's.
+    """
+    executable = request.config.getoption("--redis-server")
+    is_cluster = request.config.getoption("--on-cluster")
+    with socket.socket() as bus:
+        bus.bind(("127.0.0.1", 0))
+        options = ("cluster-enabled yes", f"cluster-port {bus.getsockname()[1]}")
+    with EmbeddedRedis(
+        executable=executable, tcp=is_cluster, options=options if is_cluster else ()
+    ) as server:
+        if is_cluster:
+            _take_all_slots(server.url)
         yield server
+
+
+def _take_all_slots(url: str) -> None:
+    with SyncRedis.from_url(url) as client:
+        client.execute_command("CLUSTER ADDSLOTSRANGE", 0, 16383)
+        while client.execute_command("CLUSTER INFO")["cluster_state"] != "ok":
+            time.sleep(0.01)
 
 
 @pytest.fixture
@@ -83,9 +107,24 @@ async def redis(redis_server: EmbeddedRedis) -> AsyncIterator[Redis]:
 
 
 @pytest.fixture
-def redis_url(redis: Redis, redis_server: EmbeddedRedis) -> str:
+def redis_url(redis: Redis, redis_server: EmbeddedRedis, request: pytest.FixtureRequest) -> str:
     """The URL of the empty server, for code that connects by itself."""
-    return redis_server.url
+    return url_of(redis_server, request.config)
+
+
+def url_of(server: EmbeddedRedis, config: pytest.Config) -> str:
+    """Give the URL for PERCIPIO_REDIS_URL."""
+    if not config.getoption("--on-cluster"):
+        return server.url
+    return server.url.replace("redis://", "redis+cluster://").removesuffix("/0")
+
+
+@pytest.fixture
+def one_server_url(redis_url: str, request: pytest.FixtureRequest) -> str:
+    """The URL for what a Cluster's clients cannot stand in for."""
+    if request.config.getoption("--on-cluster"):
+        pytest.skip("stands on one server")
+    return redis_url
 
 
 async def eventually(

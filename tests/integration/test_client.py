@@ -157,7 +157,7 @@ async def test_the_number_of_partitions_is_looked_up(redis: Redis, redis_url: st
 @pytest.mark.parametrize(
     ("config", "error", "says"),
     [
-        ({}, DependencyError, "no deployment at unix://.*percipio:config is not there"),
+        ({}, DependencyError, "no deployment at .*://.*percipio:config is not there"),
         ({"partitions": 16, "contract": 9}, SettingsError, "contract 9, this is 1"),
         ({"partitions": "x", "contract": 1}, SettingsError, "does not say"),
     ],

@@ -49,7 +49,7 @@ async def _command(language: str, tmp_path: Path) -> tuple[str, ...]:
 
 @pytest.mark.parametrize("language", ["python", "node", "go"])
 async def test_an_example_publishes_and_follows(
-    language: str, redis: Any, redis_url: str, tmp_path: Path
+    language: str, redis: Any, one_server_url: str, tmp_path: Path
 ) -> None:
     picture = tmp_path / "picture.jpg"
     picture.write_bytes(b"\xff\xd8\xff\xe0 not looked at")
@@ -59,7 +59,7 @@ async def test_an_example_publishes_and_follows(
     command = await _command(language, tmp_path)
 
     process = await asyncio.create_subprocess_exec(
-        *command, redis_url, SOURCE, str(picture), stdout=asyncio.subprocess.PIPE
+        *command, one_server_url, SOURCE, str(picture), stdout=asyncio.subprocess.PIPE
     )
     async with asyncio.timeout(30):
         await eventually(lambda: redis.xlen(keys.events), timeout_s=20)

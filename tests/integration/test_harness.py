@@ -15,6 +15,7 @@ async def test_each_test_finds_an_empty_redis(redis: Redis, turn: int) -> None:
     await redis.set("left", turn)
 
 
+@pytest.mark.usefixtures("one_server_url")
 async def test_a_worker_finds_the_redis_of_the_test(worker: Worker, redis: Redis) -> None:
     process = worker("tests.integration.scripted", {"PERCIPIO_CONSUMER": "me"}, "leave_name")
 

@@ -25,9 +25,9 @@ EVENTS = KEYS.of(7).events
 
 
 @pytest.fixture
-async def proxy(redis: Redis, redis_url: str) -> AsyncIterator[Proxy]:
+async def proxy(redis: Redis, one_server_url: str) -> AsyncIterator[Proxy]:
     await redis.hset(KEYS.config, mapping={"partitions": 16, "contract": 1})
-    async with a_proxy(redis_url) as proxy:
+    async with a_proxy(one_server_url) as proxy:
         yield proxy
 
 

@@ -17,6 +17,7 @@ from redis import Redis as SyncRedis
 
 from pipeline.embedded import EmbeddedRedis
 from pipeline.partition import Keys
+from tests.conftest import url_of
 from workers.main import COMMANDS, main
 
 KEYS = Keys().of(7)
@@ -24,8 +25,10 @@ SUMMARY = {"source", "stream", "published", "bytes", "invalid", "seconds", "held
 
 
 @pytest.fixture
-def redis(redis_server: EmbeddedRedis, monkeypatch: pytest.MonkeyPatch) -> Any:
-    monkeypatch.setenv("PERCIPIO_REDIS_URL", redis_server.url)
+def redis(
+    redis_server: EmbeddedRedis, request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch
+) -> Any:
+    monkeypatch.setenv("PERCIPIO_REDIS_URL", url_of(redis_server, request.config))
     monkeypatch.setenv("PERCIPIO_WAIT_FOR_REDIS_S", "0")
     with SyncRedis.from_url(redis_server.url) as redis:
         redis.flushall()

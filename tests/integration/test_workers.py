@@ -110,16 +110,18 @@ async def test_events_are_scored_once_when_a_score_worker_is_killed(
         assert [int(score["n"]) for score in scores] == list(range(1, len(scores) + 1))
 
 
-async def test_score_workers_share_the_partitions(streams: Streams, start: Worker) -> None:
+async def test_score_workers_share_the_partitions(
+    streams: Streams, start: Worker, redis_url: str
+) -> None:
     sources = [a_source(partition=part) for part in range(PARTITIONS)]
     workers = [start("score"), start("score")]
 
-    await eventually(lambda: owners(streams, 2), START_S, "two owners")
+    await eventually(lambda: owners(redis_url, 2), START_S, "two owners")
     for source in sources:
         await streams.event(source)
     await streams.settled_in(range(PARTITIONS))
     workers[0].terminate()
-    await eventually(lambda: owners(streams, 1), 30, "one owner")
+    await eventually(lambda: owners(redis_url, 1), 30, "one owner")
     for source in sources:
         await streams.event(source)
     await streams.settled_in(range(PARTITIONS))
@@ -257,9 +259,8 @@ async def percipio(url: str, *arguments: str) -> dict[str, int]:
     return told
 
 
-async def owners(streams: Streams, count: int) -> bool:
+async def owners(url: str, count: int) -> bool:
     """Tell whether as many workers own all partitions, going by `percipio status`."""
-    url = f"unix://{streams.redis.connection_pool.connection_kwargs['path']}"
     status = await percipio(url, "status", "--json")
     parts: list[dict[str, str]] = status["partitions"]  # type: ignore[assignment]
     found = [part["owner"] for part in parts]
