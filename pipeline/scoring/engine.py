@@ -89,7 +89,7 @@ class Engine:
 
     def _grow(self) -> None:
         """Make room in place: a copy of 100,000 sources would double half a gigabyte."""
-        capacity = len(self._rows) * 17 // 16 + 16  # the page tables move, not the rows
+        capacity = len(self._rows) * 65 // 64 + 64  # the page tables move, not the rows
         del self._bytes
         self._rows.resize(capacity, refcheck=False)
         self._mark.resize((capacity, 2), refcheck=False)
