@@ -24,6 +24,7 @@ os.environ |= {  # Ray reads them when it is imported
 import ray
 from ray.cluster_utils import Cluster as RayCluster
 
+from pipeline.errors import DependencyError
 from pipeline.settings import load_settings
 from tests.fault.rig import Nursery
 from tests.fault.trial import SETTINGS, Trial
@@ -142,13 +143,23 @@ class RayTrial(Trial):
         with Fleet.connect(load_settings(environ), self.nodes.address) as fleet:
             yield fleet
 
-    def up(self, fleet: Fleet, score: int, detect: int = 1, most: int = 0) -> dict[str, Any]:
-        """Start workers; detection is the stub of the fault tests, all else is real."""
+    def up(
+        self, fleet: Fleet, score: int, detect: int = 1, most: int = 0, **environ: str
+    ) -> dict[str, Any]:
+        """Start workers; detection is the stub of the fault tests, all else is real.
+
+        Args:
+            fleet: to start.
+            score: workers.
+            detect: workers, at least.
+            most: detect workers.
+            environ: of the workers.
+        """
         roles = {
-            "detect": Role("tests.fault.fake_detect", detect, detect, cpus=0.25),
-            "score": Role("workers.score", score, max(most, score), cpus=0.25),
+            "detect": Role("tests.fault.fake_detect", detect, max(most, detect), cpus=0.25),
+            "score": Role("workers.score", score, score, cpus=0.25),
         }
-        fleet.up(roles, self.fleet_environ)
+        fleet.up(roles, self.fleet_environ | environ)
         status = fleet.wait_until_ready(READY_S)
         self.wait_until(lambda: self.is_owned_by(score))
         return status
@@ -187,9 +198,14 @@ def pause(pid: int) -> None:
 
 
 def wait_for(check: Any, timeout_s: float = 120.0) -> float:
-    """Wait until `check` gives something; gives the seconds it took."""
+    """Wait until `check` gives something; gives the seconds it took.
+
+    The keeper may be among those that are killed: until Ray has it again, nobody answers.
+    """
     began_s = time.monotonic()
-    while not check():
+    while True:
+        with suppress(DependencyError):
+            if check():
+                return time.monotonic() - began_s
         assert time.monotonic() - began_s < timeout_s, f"waited {timeout_s:g} s"
         time.sleep(0.1)
-    return time.monotonic() - began_s

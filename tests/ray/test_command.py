@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import json
 import os
+import secrets
 import shutil
 import subprocess
 import sys
-import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -22,7 +22,8 @@ ROOT = Path(__file__).parents[2]
 @pytest.fixture
 def folder() -> Iterator[Path]:
     """A short path: Ray's sockets lie in it."""
-    folder = Path(tempfile.mkdtemp(prefix="pr-", dir="/tmp"))
+    folder = Path("/tmp", f"p{secrets.token_hex(2)}")
+    folder.mkdir(mode=0o700)
     yield folder
     for process in processes_of(folder):
         process.kill()

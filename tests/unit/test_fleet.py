@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import argparse
+import tempfile
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import pytest
 from redis.asyncio import Redis
 
-from pipeline.errors import SettingsError
+from pipeline.errors import DependencyError, SettingsError
 from pipeline.partition import Keys
 from pipeline.stream import Store
+from workers.fleet.local import folder_of
 from workers.fleet.pins import differences, pins_here
 from workers.fleet.spec import (
     Role,
@@ -109,3 +112,16 @@ def test_versions_are_compared_by_name() -> None:
         "new missing, wanted 1; numba 1, wanted 0"
     )
     assert len(here["code"]) == 12
+
+
+def test_the_folder_of_a_local_cluster_is_short_enough_for_sockets(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(tempfile, "tempdir", "/tmp")
+    long, other = folder_of("a-prefix-of-many-letters"), folder_of("a-prefix-of-many-others")
+
+    assert folder_of("percipio").name == "ray-percipio"
+    assert long != other
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    with pytest.raises(DependencyError, match="TMPDIR"):
+        folder_of("percipio")

@@ -10,7 +10,6 @@ import asyncio
 import os
 import threading
 import time
-from collections import Counter
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
@@ -28,14 +27,13 @@ from workers.fleet.actor import Order, WorkerActor
 from workers.fleet.member import Member, member_of
 from workers.fleet.pins import pins_here
 from workers.fleet.spec import Role, Spec, read_spec, record_decision, write_count
+from workers.fleet.steps import next_step
 
 TICK_S = 0.5
 LOOK_S = 1.0
 """From one look at the ledger to the next, where the number of workers is not fixed."""
 HUNG_S = 30.0
 """An actor that has answered before and does not for so long is started anew."""
-SURGE_S = 20.0
-"""A replacement that finds no place for so long gets that of the worker it replaces."""
 KEEPER = "keeper"
 
 log = get_logger()
@@ -177,46 +175,14 @@ class Keeper:
 
     def _converge(self, name: str, role: Role, spec: Spec) -> None:
         """Take one role a step nearer to what is wanted."""
-        here = [m for m in self._members.values() if m.role == name and not m.retiring]
-        old = [m for m in here if m.generation != spec.generation]
-        new = [m for m in here if m.generation == spec.generation]
-        wanted = spec.wanted(name)
-        for member in self._surplus(here, old, wanted):
-            self._retire(member)
-            return
-        missing = wanted - len(here)
-        new += [self._start(name, role, spec) for _ in range(missing)]
-        if old and not missing:
-            self._replace(name, role, spec, old, new)
-
-    def _surplus(self, here: list[Member], old: list[Member], wanted: int) -> list[Member]:
-        """Give who goes first if there are too many: one more is right while some are replaced."""
-        if len(here) <= wanted + bool(old and wanted):
-            return []
-        crowd = Counter(m.report.node for m in here if m.report)
-
-        def order(member: Member) -> tuple[bool, bool, int, int]:
-            node = crowd[member.report.node] if member.report else 0
-            return (member in old, not member.is_ready, node, member.number)
-
-        return [max(here, key=order)]
-
-    def _replace(
-        self, name: str, role: Role, spec: Spec, old: list[Member], new: list[Member]
-    ) -> None:
-        """Replace one worker of another generation: its successor first, then it goes."""
-        if any(m.role == name and m.retiring for m in self._members.values()):
-            return
-        if len(old) + len(new) <= spec.wanted(name):
+        members = [m for m in self._members.values() if m.role == name]
+        step = next_step(members, spec.wanted(name), spec.generation, time.monotonic())
+        for _ in range(step.starts):
             self._start(name, role, spec)
-            return
-        unready = [m for m in new if not m.is_ready]
-        waited_s = max((time.monotonic() - m.since_s for m in unready), default=0.0)
-        is_without_place = waited_s > SURGE_S and all(m.report is None for m in unready)
-        if not unready or is_without_place:
-            self._retire(old[0])
+        if step.retires is not None:
+            self._retire(step.retires)
 
-    def _start(self, name: str, role: Role, spec: Spec) -> Member:
+    def _start(self, name: str, role: Role, spec: Spec) -> None:
         """Ask Ray for one more worker."""
         taken = {m.number for m in self._members.values() if m.role == name}
         number = next(n for n in range(len(taken) + 1) if n not in taken)
@@ -242,8 +208,7 @@ class Keeper:
             .remote(order)
         )
         log.info("worker_asked_for", actor=full)
-        member = self._members[full] = member_of(full, handle)
-        return member
+        self._members[full] = member_of(full, handle)
 
     def _retire(self, member: Member) -> None:
         log.info("worker_retires", actor=member.name)

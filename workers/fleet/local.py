@@ -19,6 +19,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from hashlib import blake2b
 from pathlib import Path
 from typing import Any, TextIO
 
@@ -30,6 +31,8 @@ START_S = 120.0
 STOP_S = 30.0
 OBJECT_STORE_BYTES = 100 * 2**20
 """Data goes through Redis: what Ray asks for at least is plenty."""
+MOST_BYTES = 35
+"""Of a folder's path: Ray's sockets in it add up to 72 bytes, and Unix takes 107."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,13 +53,17 @@ def folder_of(prefix: str) -> Path:
     """Give the folder of a deployment's local cluster: this user's alone.
 
     Raises:
-        DependencyError: somebody else has it.
+        DependencyError: somebody else has it, or its path is too long for Ray.
     """
     parent = Path(tempfile.gettempdir()) / f"percipio-{os.getuid()}"
     parent.mkdir(mode=0o700, exist_ok=True)
     if parent.is_symlink() or parent.stat().st_uid != os.getuid():
         raise DependencyError(f"{parent} belongs to somebody else; set TMPDIR")
-    return parent / f"ray-{prefix[:16]}"
+    name = prefix if len(prefix) <= 8 else blake2b(prefix.encode(), digest_size=4).hexdigest()
+    folder = parent / f"ray-{name}"
+    if len(os.fsencode(folder)) > MOST_BYTES:
+        raise DependencyError(f"{folder}: too long for Ray's sockets; set TMPDIR to a shorter path")
+    return folder
 
 
 def find_head(folder: Path) -> Head | None:
