@@ -189,7 +189,7 @@ def test_overload(trial: Trial, table: Table, favourite: int) -> None:
     load = Load(streams={"frames": 900 // (7 + favourite)}, per_s=150, favourite=favourite)
     trial.publish(load).join()
     took_s = trial.wait_until_quiet()
-    status = trial.status()
+    verdict, status = trial.judge(), trial.status()
     ledger = status["ledger"]
     dropped = ledger["frames_dropped_overflow"] + ledger["frames_dropped_age"]
     with trial.connect() as client:
@@ -207,7 +207,9 @@ def test_overload(trial: Trial, table: Table, favourite: int) -> None:
         "waited_ms": f"{waited_ms[len(waited_ms) // 2]:.0f}, at most {waited_ms[-1]:.0f}",
     }
     row = "overload x 3" + (", one source sends half of it" if favourite > 1 else "")
-    table(row, {"inputs": load.total} | facts | {"recovery_s": round(took_s, 1)})
+    uncounted = {"lost": verdict.lost - dropped, "recovery_s": round(took_s, 1)}
+    table(row, verdict.as_row() | facts | uncounted)
+    assert uncounted["lost"] == verdict.doubled == verdict.reordered == 0, verdict
     assert status["balanced"]
     assert not status["in_flight"]
     assert dropped + ledger["frames_detected"] == load.total

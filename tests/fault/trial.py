@@ -99,7 +99,7 @@ class Trial:
     def wait_until_owned(self) -> None:
         """Wait until every partition has an owner, and each score worker has some."""
         wanted = min(PARTITIONS, len(self.fleet.pids("score")))
-        self.wait_until(lambda: len(set(self.owners())) == wanted and all(self.owners()))
+        self.wait_until(lambda: all(found := self.owners()) and len(set(found)) == wanted)
 
     def wait_until_quiet(self, timeout_s: float = PATIENCE_S, **extra: str) -> float:
         """Keep the fleet alive until nothing is left to do; gives the seconds it took."""
