@@ -111,7 +111,7 @@ class Engine:
             assignment.fixed.digest if assignment.fixed else 0,
             assignment.seen,
             assignment.names,
-            self._bytes[slot].tobytes(),
+            self._bytes[slot],
         ).pack()
 
     def restore(self, source: str, data: bytes) -> int:
@@ -131,7 +131,7 @@ class Engine:
         digest = fixed.digest if fixed else 0
         if (blob.parameters, blob.channel_map) == (self._digest, digest):
             self._assign(slot, Assignment(blob.names, blob.seen, fixed))
-            self._bytes[slot] = np.frombuffer(blob.row, np.uint8)
+            self._bytes[slot] = blob.row
         return slot
 
     def replay(self, journals: Iterable[tuple[int, bytes]]) -> None:

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from pipeline.scoring.parameters import CHANNELS, LAGS, NODES, WINDOW
 
-BLOB_VERSION = 2
+BLOB_VERSION = 3
 CLASSES = 16
 """Buckets of object classes, for class surprise."""
 NEVER = np.iinfo(np.int64).min // 2
@@ -112,7 +112,9 @@ _PRIVATE: list[tuple[Any, ...]] = [
 SNAPSHOT = np.dtype(_SNAPSHOT, align=True)
 """What an evaluation leaves for the reader, written by it alone; the first bytes of a row."""
 ROW = np.dtype([*_SNAPSHOT, *_PRIVATE], align=True)
-"""A source's state. The same bytes in memory and in the blob."""
+"""A source's state."""
+_WORDS = ROW.itemsize // 8
+_MARKS = (_WORDS + 7) // 8
 
 _HEADER = struct.Struct("<2sBBIIHH")
 _MAGIC = b"PS"
@@ -129,17 +131,18 @@ class Blob:
         channel_map: digest of the static channel map, 0 for free naming.
         seen: whether the source has sent a frame.
         names: freely named channels, in order of first appearance.
-        row: the bytes of one row of ROW.
+        row: the bytes of one row of ROW. Packed, it is a bit for each word of 8 bytes and the
+            words that are not 0: channels and nodes that a source does not use take no room.
     """
 
     parameters: int
     channel_map: int
     seen: bool
     names: tuple[str, ...]
-    row: bytes
+    row: NDArray[np.uint8]
 
     def pack(self) -> bytes:
-        """Give the bytes: header, names, row."""
+        """Give the bytes: header, names, marks, words."""
         names = "\n".join(self.names).encode()
         header = _HEADER.pack(
             _MAGIC,
@@ -150,7 +153,9 @@ class Blob:
             len(names),
             ROW.itemsize,
         )
-        return header + names + self.row
+        words = self.row.view(np.uint64)
+        used = words != 0
+        return b"".join((header, names, np.packbits(used).tobytes(), words[used].tobytes()))
 
     @classmethod
     def unpack(cls, data: bytes) -> Blob:
@@ -164,12 +169,19 @@ class Blob:
         _, version, seen, parameters, channel_map, names_size, row_size = _HEADER.unpack_from(data)
         if version != BLOB_VERSION:
             raise ValueError(f"score state version {version}: this engine reads {BLOB_VERSION}")
-        expected = _HEADER.size + names_size + ROW.itemsize
-        if row_size != ROW.itemsize or len(data) != expected:
+        first = _HEADER.size + names_size
+        if row_size != ROW.itemsize or len(data) < first + _MARKS:
+            raise ValueError(f"score state of {len(data)} bytes, of rows of {row_size}: cut short")
+        marks = np.frombuffer(data, np.uint8, _MARKS, first)
+        used = np.unpackbits(marks, count=_WORDS).view(bool)
+        expected = first + _MARKS + 8 * int(np.count_nonzero(used))
+        if len(data) != expected:
             raise ValueError(f"score state of {len(data)} bytes: expected {expected}")
-        names = data[_HEADER.size : _HEADER.size + names_size].decode()
+        words = np.zeros(_WORDS, np.uint64)
+        words[used] = np.frombuffer(data, np.uint64, offset=first + _MARKS)
+        names = data[_HEADER.size : first].decode()
         listed = tuple(names.split("\n")) if names else ()
-        return cls(parameters, channel_map, bool(seen), listed, data[_HEADER.size + names_size :])
+        return cls(parameters, channel_map, bool(seen), listed, words.view(np.uint8))
 
 
 def golden_phase(source_hash: int, period_ms: int) -> int:
