@@ -9,20 +9,21 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from itertools import islice
+from itertools import chain, cycle, islice
 from pathlib import Path
 
 import cv2
+import msgpack
 import psutil
 from redis import Redis
 
 from benchmarks import ours
+from benchmarks.speed_frames import IMAGE_SIZE, never_the_same
 from pipeline.embedded import EmbeddedRedis
+from pipeline.image import letterbox
 
-FRAMES, WARM = 60, 8
-CAMERAS = 4
+FRAMES, WARM = 200, 8
 IDLE_S = 10.0
-STRIDE = 3
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,6 +35,8 @@ class FrameSample:
             Redis's, less what they take while there is nothing to do.
         net_bytes: Redis's traffic less the pictures themselves, in, out and back.
         image_bytes: mean of a picture.
+        objects: mean of a picture.
+        network_px: the network's input, mean of a picture.
     """
 
     detect_ms: float
@@ -41,28 +44,52 @@ class FrameSample:
     redis_us: float
     net_bytes: float
     image_bytes: float
-    frames_per_s: float
+    objects: float
+    network_px: float
 
 
-def pictures(video: Path) -> Iterator[bytes]:
-    """Give every third picture of a video as JPEG."""
-    capture = cv2.VideoCapture(str(video))
+@dataclass(frozen=True, slots=True)
+class FrameLoad:
+    """Whose pictures.
+
+    Attributes:
+        videos: file names, in turn.
+        first: 0 takes every second picture from the first on, 1 the others.
+        cameras: that send them in turn.
+    """
+
+    videos: tuple[str, ...]
+    first: int
+    cameras: int
+
+    def images(self, data: Path) -> Iterator[tuple[bytes, int]]:
+        """Give JPEG pictures without end, no two the same, and pixels of the network's input."""
+        videos = [cycle(pictures(data / "media" / video, self.first)) for video in self.videos]
+        for image, pixels in chain.from_iterable(zip(*videos, strict=False)):
+            yield next(never_the_same([image])), pixels
+
+
+def pictures(video: Path, first: int) -> list[tuple[bytes, int]]:
+    """Give every second picture of a video as JPEG, and the pixels of the network's input."""
+    capture, found = cv2.VideoCapture(str(video)), []
     try:
         number = 0
-        while True:
-            read, picture = capture.read()
-            if not read:
-                return
-            if number % STRIDE == 0:
-                yield cv2.imencode(".jpg", picture)[1].tobytes()
+        while (read := capture.read())[0]:
+            if number % 2 == first:
+                height, width = read[1].shape[:2]
+                box = letterbox(width, height, (IMAGE_SIZE, IMAGE_SIZE))
+                image = cv2.imencode(".jpg", read[1])[1].tobytes()
+                found.append((image, box.outer_width * box.outer_height))
             number += 1
     finally:
         capture.release()
+    return found
 
 
-def measure_frames(data: Path, video: str) -> FrameSample:
+def measure_frames(data: Path, load: FrameLoad) -> FrameSample:
     """Publish to recordings, where none is dropped, and wait until all are scored."""
-    images = list(islice(pictures(data / "media" / video), FRAMES + WARM))
+    taken = list(islice(load.images(data), FRAMES + WARM))
+    images = [image for image, _ in taken]
     with EmbeddedRedis() as server, Redis.from_url(server.url) as client:
         redis = psutil.Process(server.pid)
         environ = {"PERCIPIO_MODEL_DIR": str(data / "weights")}
@@ -71,12 +98,12 @@ def measure_frames(data: Path, video: str) -> FrameSample:
             ours.processes(server.url, 1, {}) as score,
         ):
             ours.settle(client, 1)
-            publish(client, images[:WARM])
+            publish(client, images[:WARM], load.cameras)
             wait(client, WARM)
             these = ([detect], score, [redis])
             before, traffic, began_s = usage(these), ours.traffic(client), time.monotonic()
-            count = publish(client, images[WARM:])
-            wait(client, WARM + count)
+            publish(client, images[WARM:], load.cameras)
+            wait(client, len(images))
             after, seconds = usage(these), time.monotonic() - began_s
             moved = ours.traffic(client) - traffic
             # Workers that wait cost something, too; over a slow run that is not the frames'.
@@ -84,17 +111,18 @@ def measure_frames(data: Path, video: str) -> FrameSample:
             idle, idle_bytes = usage(these), ours.traffic(client) - traffic - moved
             share = seconds / IDLE_S
             cpu_s = [
-                max(0.0, y - x - share * (z - y))
+                max(0.0, y - x - share * (z - y)) / FRAMES
                 for x, y, z in zip(before, after, idle, strict=True)
             ]
-            size = sum(map(len, images[WARM:])) / count
+            size = sum(map(len, images[WARM:])) / FRAMES
             return FrameSample(
-                cpu_s[0] / count * 1e3,
-                cpu_s[1] / count * 1e6,
-                cpu_s[2] / count * 1e6,
-                max(0.0, (moved - share * idle_bytes) / count - 3 * size),
+                cpu_s[0] * 1e3,
+                cpu_s[1] * 1e6,
+                cpu_s[2] * 1e6,
+                max(0.0, (moved - share * idle_bytes) / FRAMES - 3 * size),
                 size,
-                count / seconds,
+                objects(client) / len(images),
+                sum(pixels for _, pixels in taken[WARM:]) / FRAMES,
             )
 
 
@@ -115,13 +143,19 @@ def detect_worker(url: str, environ: dict[str, str]) -> Iterator[psutil.Process]
         process.wait()
 
 
-def publish(client: Redis, images: list[bytes]) -> int:
+def publish(client: Redis, images: list[bytes], cameras: int) -> None:
     """Add pictures of several cameras in turn."""
     for number, image in enumerate(images):
-        source = f"cam-{number % CAMERAS}"
+        source = f"cam-{number % cameras}"
         keys = ours.KEYS.of_source(source)
         client.xadd(keys.recordings, {"source": source, "image": image})
-    return len(images)
+
+
+def objects(client: Redis) -> int:
+    """Count the objects of all detections."""
+    streams = {ours.KEYS.of(number).detections for number in range(ours.KEYS.partitions)}
+    entries = [fields for stream in streams for _, fields in client.xrange(stream)]
+    return sum(len(msgpack.unpackb(fields[b"data"])["objects"]) for fields in entries)
 
 
 def wait(client: Redis, frames: int) -> None:

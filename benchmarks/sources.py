@@ -3,10 +3,10 @@
     python -m benchmarks.sources [--sources 100000] [--events 2] [--cold]
 
 Every source of `--sources` sends `--events` events of eight channels. Printed are the worker's
-resident memory before and after, and what a source takes there and in Redis (`MEMORY USAGE` of a
-sample). `--cold` then waits until the worker has put every source out of its memory (five minutes
-of silence), lets a thousand come back and checks their counts, and lets as many new ones come:
-their memory is that of those that left.
+resident memory before and after, what a source takes there and in Redis (`MEMORY USAGE` of a
+sample), and what one with a full window takes in Redis. `--cold` then waits until the worker has
+put every source out of its memory (five minutes of silence), lets a thousand come back and checks
+their counts, and lets as many new ones come: their memory is that of those that left.
 """
 
 from __future__ import annotations
@@ -22,6 +22,7 @@ import psutil
 from redis import Redis
 
 from benchmarks.events import KEYS, PIPELINE, Workers, drain, ledger, score_workers
+from benchmarks.scaling_memory import grow
 from benchmarks.scoring import Plain, traced
 from pipeline.embedded import EmbeddedRedis
 
@@ -92,6 +93,20 @@ def go_cold(client: Redis, workers: Workers, names: list[str], events: int) -> d
     }
 
 
+def worker_bytes(sources: int, events: int = 2) -> float:
+    """Measure what a source takes in a score worker."""
+    names = [f"s{number}" for number in range(sources)]
+    with (
+        EmbeddedRedis() as server,
+        Redis.from_url(server.url) as client,
+        score_workers(server.url, client, 1) as workers,
+    ):
+        publish(client, names[:1], 1)
+        base = resident(workers)
+        publish(client, names, events)
+        return (resident(workers) - base) / sources
+
+
 def main() -> None:
     """Measure and print."""
     parser = argparse.ArgumentParser(description=__doc__)
@@ -119,6 +134,7 @@ def main() -> None:
             "plain_object_bytes_per_source": round(plain),
             "redis_memory_bytes_per_source": round(usage(client, names, "memory")),
             "redis_state_bytes_per_source": round(usage(client, names, "state")),
+            "redis_bytes_per_full_source": round(grow(CHANNELS)[1]),
         }
         print(json.dumps(row), flush=True)
         if args.cold:

@@ -73,7 +73,7 @@ def main() -> None:
     parser.add_argument("--model", type=Path, help="default: yolov9t of the data folder")
     parser.add_argument("--model-dir", type=Path, default=Path.home() / ".cache" / "percipio")
     parser.add_argument("--rounds", type=int, default=9)
-    parser.add_argument("--frames", type=int, default=24, help="of each in a round, by fours")
+    parser.add_argument("--frames", type=int, default=192, help="of each in a round, by fours")
     parser.add_argument(
         "--live-s", type=float, default=20.0, help="seconds of live frames; 0: none"
     )

@@ -18,6 +18,8 @@ PARTITIONS_A_WORKER = 2
 PARTITIONS_A_PRIMARY = 4
 WINDOWS_PER_S = 1.0
 """Evaluations of a source that is heard: every fourth bin of 0.25 s."""
+FRAME_PX = 640 * 384
+"""The network's input for a 16:9 picture; its work goes with the pixels."""
 GIBI = 1 << 30
 DAY_S = 86_400
 
@@ -47,9 +49,11 @@ class Costs:
     entry and a write of its state; a window is one evaluation.
 
     Attributes:
-        score_us_event: processor time of a score worker; so the other `_us_`.
+        score_us_event: processor time of a score worker; so the other `_us_`. In Redis `_window`
+            is what an entry costs more after an evaluation.
         score_us_frame: of a score worker for a frame's detections, track and score.
-        detect_ms_frame: processor time of a detect worker.
+        redis_us_kb: of Redis for 1,000 bytes of a picture, beside the frame's.
+        detect_ms_frame: processor time of a detect worker for a 16:9 picture.
         gpu_frames_per_s: of one GPU, the network alone.
         net_bytes_event: into and out of Redis, all clients, one reader of results not included.
         keep_bytes_entry: Redis's memory for a score entry that is kept for readers.
@@ -65,11 +69,14 @@ class Costs:
     redis_us_entry: Cost
     redis_us_window: Cost
     redis_us_frame: Cost
+    redis_us_kb: Cost
     detect_ms_frame: Cost
     gpu_frames_per_s: Cost
     net_bytes_event: Cost
     net_bytes_entry: Cost
+    net_bytes_window: Cost
     net_bytes_frame: Cost
+    net_bytes_object: Cost
     keep_bytes_entry: Cost
     redis_bytes_source: Cost
     worker_bytes_source: Cost
@@ -101,6 +108,8 @@ class Demand:
         sources: of events that are heard; cameras are counted apart.
         events_per_entry: consecutive events of one source in one batch; 1 is the dearest.
         frame_bytes: of an encoded picture.
+        frame_px: of the network's input.
+        objects: found in a picture.
         kept: score entries kept for readers in each partition (`PERCIPIO_RESULTS_KEEP`).
     """
 
@@ -110,6 +119,8 @@ class Demand:
     sources: int = 0
     events_per_entry: float = 1.0
     frame_bytes: int = 100_000
+    frame_px: int = FRAME_PX
+    objects: float = 4.0
     kept: int = 100_000
 
     @property
@@ -126,6 +137,11 @@ class Demand:
     def windows_per_s(self) -> float:
         """Of the sources of events; what a camera's cost is in its frame's."""
         return self.sources * WINDOWS_PER_S
+
+    @property
+    def evaluated_per_s(self) -> float:
+        """Entries of events after an evaluation: they write more."""
+        return min(self.entries_per_s, self.windows_per_s)
 
     @property
     def results_per_s(self) -> float:
@@ -239,8 +255,13 @@ def _detection(demand: Demand, costs: Costs, machine: Machine) -> Need:
     if machine.gpus:
         used = demand.frames_per_s / costs.gpu_frames_per_s.value
         return need("detection", "GPUs", used, machine)
-    used = demand.frames_per_s * costs.detect_ms_frame.value / 1000
-    return need("detection", "cores", used, machine)
+    return need("detection", "cores", detect_cores(demand, costs), machine)
+
+
+def detect_cores(demand: Demand, costs: Costs) -> float:
+    """Give the cores that the network keeps busy where there is no GPU."""
+    ms = costs.detect_ms_frame.value * demand.frame_px / FRAME_PX
+    return 1e-3 * demand.frames_per_s * ms
 
 
 def score_cores(demand: Demand, costs: Costs) -> float:
@@ -258,17 +279,20 @@ def redis_cores(demand: Demand, costs: Costs) -> float:
     return 1e-6 * (
         demand.events_per_s * costs.redis_us_event.value
         + demand.entries_per_s * costs.redis_us_entry.value
-        + demand.windows_per_s * costs.redis_us_window.value
+        + demand.evaluated_per_s * costs.redis_us_window.value
         + demand.frames_per_s * costs.redis_us_frame.value
+        + demand.frames_per_s * demand.frame_bytes / 1000 * costs.redis_us_kb.value
     )
 
 
 def net_gbit_per_s(demand: Demand, costs: Costs) -> float:
     """Give the traffic of Redis; a picture goes in, to its worker, and back as the newest one."""
+    frame_bytes = costs.net_bytes_frame.value + demand.objects * costs.net_bytes_object.value
     bytes_per_s = (
         demand.events_per_s * costs.net_bytes_event.value
         + demand.entries_per_s * costs.net_bytes_entry.value
-        + demand.frames_per_s * (costs.net_bytes_frame.value + 3 * demand.frame_bytes)
+        + demand.evaluated_per_s * costs.net_bytes_window.value
+        + demand.frames_per_s * (frame_bytes + 3 * demand.frame_bytes)
     )
     return 8e-9 * bytes_per_s
 
