@@ -12,10 +12,11 @@ from benchmarks.load import WINDOW_TURNS, Load
 from benchmarks.plain_source import Source
 from pipeline.embedded import EmbeddedRedis
 
-SOURCES = 1600
-FIRST = 200
+SOURCES = 12_000
+FIRST = 2_000
 CHANNELS = (4, 16)
-TURNS = 4
+TURNS = 1
+HELD = 200
 
 
 def measure_memory() -> dict[str, float]:
@@ -59,7 +60,7 @@ def _plain(channels: int) -> tuple[float, float]:
         source.observe(ts_ms, values, always=False)
     text = source.to_json().encode()
     tracemalloc.start()
-    held = [Source.from_json(text, "s0") for _ in range(FIRST)]
+    held = [Source.from_json(text, "s0") for _ in range(HELD)]
     objects = tracemalloc.get_traced_memory()[0] / len(held)
     tracemalloc.stop()
     with EmbeddedRedis() as server, Redis.from_url(server.url) as client:

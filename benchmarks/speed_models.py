@@ -32,7 +32,13 @@ from pipeline.weights import Kind, Weights, find_weights, read_metadata
 
 SHAPE = (384, 640)
 BATCHES = (1, 4)
-RUNTIMES = (("torch", "fp32"), ("onnx", "fp32"), ("openvino", "fp32"), ("openvino", "int8"))
+RUNTIMES = (
+    ("torch", "fp32"),
+    ("onnx", "fp32"),
+    ("openvino", "fp32"),
+    ("openvino", "bf16"),
+    ("openvino", "int8"),
+)
 CALIBRATION = 4  # enough for a speed; accuracy takes more, see benchmarks.accuracy
 
 
@@ -63,7 +69,7 @@ def main() -> None:
     parser.add_argument("--data", type=Path, required=True, help="folder with weights/ and coco/")
     parser.add_argument("--models", default="t,s,m,c,e", help="default: %(default)s")
     parser.add_argument("--models-dir", type=Path, help="keep networks and exports here")
-    parser.add_argument("--precisions", default="fp32,int8", help="default: %(default)s")
+    parser.add_argument("--precisions", default="fp32,bf16,int8", help="default: %(default)s")
     parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--shape", type=int, nargs=2, default=SHAPE, help="height and width")
     parser.add_argument("--prepare-only", action="store_true", help="make the exports only")
@@ -116,8 +122,9 @@ def weights_of(letter: str, data: Path, folder: Path) -> Weights:
 def _open(weights: Weights, name: str, precision: str, folder: Path, data: Path) -> Runtime:
     if precision == "int8":
         weights = find_weights(str(_int8(weights, folder, data)), folder)
-    common = {"model_dir": folder, "runtime": name, "device": "cpu", "precision": "auto"}
-    runtime, _ = open_runtime(weights, threads=available_cores(), **common)
+    common = {"model_dir": folder, "runtime": name, "device": "cpu"}
+    asked = precision if precision == "bf16" else "auto"
+    runtime, _ = open_runtime(weights, precision=asked, threads=available_cores(), **common)
     return runtime
 
 

@@ -54,7 +54,7 @@ class Costs:
         score_us_frame: of a score worker for a frame's detections, track and score.
         redis_us_kb: of Redis for 1,000 bytes of a picture, beside the frame's.
         detect_ms_frame: processor time of a detect worker for a 16:9 picture.
-        gpu_frames_per_s: of one GPU, the network alone.
+        gpu_frames_per_s: of one GPU, from stream to stream, with four workers on it.
         net_bytes_event: into and out of Redis, all clients, one reader of results not included.
         keep_bytes_entry: Redis's memory for a score entry that is kept for readers.
         redis_bytes_source: state and memory of a source in Redis.

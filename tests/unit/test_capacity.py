@@ -13,6 +13,7 @@ from pipeline.capacity import (
     Costs,
     Demand,
     Machine,
+    detect_cores,
     memory_gib,
     net_gbit_per_s,
     plan,
@@ -47,6 +48,20 @@ def test_redis_and_network_count_frames() -> None:
 
     assert redis_cores(demand, found) == pytest.approx(0.05)
     assert net_gbit_per_s(demand, found) == pytest.approx(8e-9 * 100 * 325_000)
+
+
+def test_entries_after_an_evaluation_and_pictures_cost_by_their_kind() -> None:
+    """500 of 2,000 entries/s follow an evaluation; 100 pictures/s of 100 kB with 4 objects each."""
+    events = costs(redis_us_window=100, net_bytes_window=1000)
+    frames = costs(redis_us_kb=2, net_bytes_object=1000, detect_ms_frame=30)
+    demand = Demand(cameras=10, fps=10)
+
+    assert redis_cores(replace(EVENTS, events_per_entry=5), events) == pytest.approx(0.05)
+    assert redis_cores(replace(EVENTS, events_per_entry=100), events) == pytest.approx(0.01)
+    assert net_gbit_per_s(EVENTS, events) == pytest.approx(8e-9 * 500_000)
+    assert redis_cores(demand, frames) == pytest.approx(0.02)
+    assert net_gbit_per_s(demand, frames) == pytest.approx(8e-9 * 100 * 304_000)
+    assert detect_cores(replace(demand, frame_px=640 * 192), frames) == pytest.approx(1.5)
 
 
 def test_units_leave_room() -> None:
@@ -122,11 +137,11 @@ def test_costs_are_all_there() -> None:
         assert cost.value >= 0
         assert cost.source
         assert cost.date
-    assert list(shipped.assumed()) == ["gpu_frames_per_s"]
+    assert not shipped.assumed()
 
 
 def test_the_command(capsys: pytest.CaptureFixture[str]) -> None:
-    """`percipio plan` prints the plan, and that a GPU's speed was not measured."""
+    """`percipio plan` prints the plan, and what it stands on that was not measured."""
     words = ["plan", "--cameras", "20000", "--fps", "5", "--events", "1000", "--gpus", "4"]
 
     assert main([*words, "--json"]) == 0
@@ -134,8 +149,10 @@ def test_the_command(capsys: pytest.CaptureFixture[str]) -> None:
     assert found["demand"]["sources"] == 100
     assert found["saturates_first"] in ANSWERS
     assert found["plan"]["detect_workers"] > 1
-    assert not found["costs"]["gpu_frames_per_s"]["measured"]
+    assert found["costs"]["gpu_frames_per_s"]["measured"]
     assert main(words) == 0
+    assert "Not measured" not in capsys.readouterr().out
+    assert main([*words, "--gpu-fps", "700"]) == 0
     assert "Not measured" in capsys.readouterr().out
 
 
