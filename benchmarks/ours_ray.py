@@ -21,7 +21,7 @@ CPUS_EACH = "0.1"
 @contextmanager
 def actors(url: str, workers: int, settings: Mapping[str, str]) -> Iterator[list[psutil.Process]]:
     """Run score workers on a Ray of our own until the block ends; gives their processes."""
-    with tempfile.TemporaryDirectory(prefix="ray-") as folder:
+    with tempfile.TemporaryDirectory(prefix="") as folder:
         environ = os.environ | {
             "PERCIPIO_REDIS_URL": url,
             "PERCIPIO_LOG_LEVEL": "warning",

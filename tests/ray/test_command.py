@@ -72,10 +72,10 @@ def test_up_job_status_down(redis: Redis, redis_url: str, folder: Path) -> None:
     (worker,) = json.loads(run(*percipio, "status", "--json"))["workers"]
     assert (worker["role"], worker["state"]) == ("score", "ready")
     assert psutil.pid_exists(worker["pid"])
-    logs = next(folder.glob("percipio-*/ray-*")) / "ray/session_latest/logs"
+    logs = next(folder.glob("percipio-*/percipio")) / "ray/session_latest/logs"
     assert list(logs.glob(worker["logs"]))
 
     run(*percipio, "down")
     psutil.wait_procs(processes_of(folder), 30)
     assert processes_of(folder) == []
-    assert not list(folder.glob("percipio-*/ray-*"))
+    assert not list(folder.glob("percipio-*/percipio"))

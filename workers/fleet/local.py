@@ -60,7 +60,7 @@ def folder_of(prefix: str) -> Path:
     if parent.is_symlink() or parent.stat().st_uid != os.getuid():
         raise DependencyError(f"{parent} belongs to somebody else; set TMPDIR")
     name = prefix if len(prefix) <= 8 else blake2b(prefix.encode(), digest_size=4).hexdigest()
-    folder = parent / f"ray-{name}"
+    folder = parent / name
     if len(os.fsencode(folder)) > MOST_BYTES:
         raise DependencyError(f"{folder}: too long for Ray's sockets; set TMPDIR to a shorter path")
     return folder
