@@ -1,6 +1,6 @@
 """Workers and batch sizes against the straightforward pipeline: `python -m benchmarks.scaling`.
 
-    python -m benchmarks.scaling --out FILE             everything, about 20 minutes
+    python -m benchmarks.scaling --out FILE             everything, about 8 minutes a place
     python -m benchmarks.scaling --out FILE --parts baseline,memory --workers 1,2 --batches 50,0
     python -m benchmarks.scaling --soak 600             four workers for ten minutes
     python -m benchmarks.scaling --report FILE          the table and the picture of docs/scaling.md
