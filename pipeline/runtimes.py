@@ -122,7 +122,7 @@ def open_runtime(
         except DependencyError as error:
             passed_over.append(f"{name}: {error}")
             continue
-        why = "as set" if runtime != "auto" else f"fastest, as measured, that works on {device}"
+        why = "as set" if runtime != "auto" else f"usually the fastest that works on {device}"
         return opened, "; ".join([f"{name} {why}", reason, *passed_over])
     raise DependencyError(f"no runtime works for {weights.path}: {'; '.join(passed_over)}")
 
