@@ -121,8 +121,8 @@ def test_continuous_integration_runs_the_test_commands_of_the_readme() -> None:
     script = (ROOT / ".ci" / "run").read_text()
     subprocess.run(["bash", "-n", ROOT / ".ci" / "run"], check=True)
 
-    commands = script.splitlines()[-2:]
-    assert commands == ["make test", "make fault-short"]
+    commands = script.splitlines()[-3:]
+    assert commands == ["make test", "make cluster", "make fault-short"]
     readme = (ROOT / "README.md").read_text().splitlines()
     assert all(any(line.startswith(f"{each} ") for line in readme) for each in commands)
 
