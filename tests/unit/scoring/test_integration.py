@@ -6,8 +6,10 @@ import itertools
 import math
 from typing import Any
 
+import dit
 import numpy as np
 import pytest
+from dit.example_dists import giant_bit, n_mod_m
 from numpy.typing import NDArray
 
 from pipeline.scoring.integration import (
@@ -153,6 +155,27 @@ def test_equicorrelated() -> None:
     assert neural_complexity(scratch["det_now"], ALL, 8, TABLES) == pytest.approx(
         1.241186, abs=1e-6
     )
+
+
+@pytest.mark.parametrize("name", ["giant bit", "parity", "random"])
+def test_the_same_identities_hold_of_discrete_variables(name: str) -> None:
+    """With their entropies for those of Gaussians TC, DTC and O-information are dit's."""
+    rng = np.random.default_rng(3)
+    outcomes = ["".join(bits) for bits in itertools.product("01", repeat=4)]
+    known = {"giant bit": lambda: giant_bit(4, 2), "parity": lambda: n_mod_m(4, 2)}
+    made = known.get(name, lambda: dit.Distribution(outcomes, rng.dirichlet(np.ones(16))))()
+    det_now = np.ones((32, 8))
+    for subset in range(1, 16):
+        members = [g for g in range(4) if subset >> g & 1]
+        det_now[subset, 0] = math.exp(2 * math.log(2) * dit.shannon.entropy(made, members))
+
+    total, dual = (nats / math.log(2) for nats in equal_time(det_now, 0b1111, 4))
+
+    assert total == pytest.approx(dit.multivariate.total_correlation(made), abs=1e-9)
+    assert dual == pytest.approx(dit.multivariate.dual_total_correlation(made), abs=1e-9)
+    assert total - dual == pytest.approx(dit.multivariate.o_information(made), abs=1e-9)
+    exact = {"giant bit": (3, 1), "parity": (1, 3)}
+    assert (total, dual) == pytest.approx(exact.get(name, (total, dual)), abs=1e-9)
 
 
 def white_noise(number: int, seed: int) -> tuple[Floats, Floats, Floats]:
