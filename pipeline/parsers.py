@@ -63,6 +63,18 @@ def integer(low: int, high: int, step: int = 1) -> Parser[int]:
     return Parser(parse, f"{low:,} to {high:,}" + (f", a multiple of {step}" if step > 1 else ""))
 
 
+def one_of(*numbers: int) -> Parser[int]:
+    """Take one of some whole numbers."""
+
+    def parse(text: str) -> int:
+        if int(text) not in numbers:
+            raise ValueError
+        return int(text)
+
+    *first, last = map(str, numbers)
+    return Parser(parse, f"{', '.join(first)} or {last}")
+
+
 def number(low: float, high: float) -> Parser[float]:
     """Take a finite number from `low` to `high`."""
 

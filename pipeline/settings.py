@@ -200,7 +200,11 @@ class ScoreSettings:
         "File with the channels of sources, per source pattern; without it names are free.",
     )
     bin_ms: int = variable("BIN_MS=250", take.integer(10, 60_000), "Width of a bin of the score.")
-    hop: int = variable("HOP=4", take.integer(1, 64), "Bins from one evaluation to the next.")
+    hop: int = variable(
+        "HOP=4",
+        take.one_of(1, 2, 4, 8, 16, 32, 64),
+        "Bins from one evaluation to the next.",
+    )
     surrogates: bool = variable(
         "SURROGATES=1",
         take.switch(),

@@ -55,10 +55,16 @@ def run(args: argparse.Namespace, settings: Settings) -> int:
 
 def _info(_: argparse.Namespace, settings: Settings) -> dict[str, Any]:
     from pipeline.detector import load_detector
+    from pipeline.scoring.channels import VISION
+    from pipeline.scoring.vision import vision_channel_of
 
     options = detector_options(settings.detect)
     info = load_detector(options).info
-    return {**asdict(info), "image_size": options.image_size, "classes": len(info.labels)}
+    feeds: dict[str, list[str]] = {}
+    for label, place in zip(info.labels, vision_channel_of(info.labels), strict=True):
+        feeds.setdefault(VISION[place.channel], []).append(label)
+    more = {"image_size": options.image_size, "classes": len(info.labels), "feeds": feeds}
+    return {**asdict(info), **more}
 
 
 def _export(args: argparse.Namespace, settings: Settings) -> dict[str, Any]:
@@ -161,6 +167,9 @@ def _print(found: dict[str, Any]) -> None:
         if key == "runtimes":
             for row in value:
                 print("  ", ", ".join(f"{name} {text}" for name, text in row.items()))
+        elif key == "feeds":
+            for channel, labels in value.items():
+                print(f"{channel:<16} is fed by {', '.join(labels)}")
         elif key == "labels":
             print(f"{key:<12}{', '.join(value)}")
         else:

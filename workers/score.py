@@ -18,10 +18,12 @@ from pipeline.score_stage import PartitionFeed, PartitionWork, ScoreLimits, serv
 from pipeline.scorer import PartitionScorer
 from pipeline.scoring.channels import ChannelMaps
 from pipeline.scoring.engine import Engine, warm_up
-from pipeline.scoring.parameters import Parameters
-from pipeline.settings import Settings
+from pipeline.scoring.parameters import WINDOW, Parameters
+from pipeline.settings import ScoreSettings, Settings
 from pipeline.stream import Store
 from workers.runner import Context, run_worker
+
+AWAY_MS = 5000
 
 
 def add_arguments(_parser: argparse.ArgumentParser) -> None:
@@ -55,10 +57,20 @@ async def _warm_up() -> None:
     gc.set_threshold(50_000, 20, 50)
 
 
+def parameters_of(mine: ScoreSettings) -> Parameters:
+    """Give the score's parameters; a source is away after 5 s, but not within a bin."""
+    return Parameters(
+        delta_ms=mine.bin_ms,
+        hop_bins=mine.hop,
+        surrogates=mine.surrogates,
+        stale_after_ms=min(max(AWAY_MS, mine.bin_ms), 4 * WINDOW * mine.bin_ms),
+    )
+
+
 async def _own(context: Context, ownership: Ownership) -> None:
     mine = context.settings.score
     maps = ChannelMaps.load(mine.channel_map) if mine.channel_map else ChannelMaps()
-    parameters = Parameters(delta_ms=mine.bin_ms, hop_bins=mine.hop, surrogates=mine.surrogates)
+    parameters = parameters_of(mine)
     limits = ScoreLimits(inputs=mine.batch, patience_ms=mine.reorder_ms)
     with ThreadPoolExecutor(1, thread_name_prefix="score") as thread:
 

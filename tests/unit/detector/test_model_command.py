@@ -39,6 +39,11 @@ def test_info_says_what_runs_and_why(capsys: pytest.CaptureFixture[str], tiny: P
     assert code == 0
     assert (found["name"], found["runtime"], found["device"]) == ("tiny", "openvino", "cpu")
     assert found["labels"] == ["disc", "box", "ring"]
+    assert found["feeds"] == {
+        "vision.objects": ["disc"],
+        "vision.people": ["box"],
+        "vision.vehicles": ["ring"],
+    }
     assert found["why"].startswith("openvino usually the fastest")
 
 

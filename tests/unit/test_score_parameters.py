@@ -1,0 +1,25 @@
+"""Every setting of the score that is taken gives parameters that the engine takes."""
+
+from __future__ import annotations
+
+import pytest
+
+from pipeline.errors import SettingsError
+from pipeline.settings import load_settings
+from workers.score import parameters_of
+
+
+@pytest.mark.parametrize("bin_ms", [10, 19, 250, 5001, 60_000])
+@pytest.mark.parametrize("hop", [1, 4, 64])
+def test_any_bin_and_hop_that_is_taken_works(bin_ms: int, hop: int) -> None:
+    environ = {"PERCIPIO_BIN_MS": str(bin_ms), "PERCIPIO_HOP": str(hop)}
+
+    found = parameters_of(load_settings(environ).score)
+
+    assert (found.delta_ms, found.hop_bins) == (bin_ms, hop)
+    assert found.stale_after_ms >= bin_ms
+
+
+def test_a_hop_that_does_not_divide_the_window_is_refused() -> None:
+    with pytest.raises(SettingsError, match=r"PERCIPIO_HOP=.*1, 2, 4, 8, 16, 32 or 64"):
+        load_settings({"PERCIPIO_HOP": "3"})
