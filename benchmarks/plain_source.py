@@ -134,7 +134,7 @@ class Source:
         """Close the open bin; give the measures if its turn to be evaluated has come."""
         assert self.bin is not None
         closed, self.bin = self.bin, self.bin + 1
-        is_valid = closed - self.heard <= P.stale_bins
+        is_valid = closed - self.heard <= P.stale_bins(P.delta_ms)
         row = [plain.transform(value) for value in self.open]
         if is_valid:
             self._follow(row)

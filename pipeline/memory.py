@@ -37,7 +37,6 @@ class Written:
         level_ts: of the evaluation that the state hash shows; None before.
         counts: frames and stragglers that it shows.
         fresh_ms: when everything was written anew, in Redis's time.
-        ticked_ms: newest tick that the engine was given and that is not written; None for none.
     """
 
     assignment: object = None
@@ -45,7 +44,6 @@ class Written:
     level_ts: int | None = None
     counts: tuple[int, int] = (0, 0)
     fresh_ms: int = 0
-    ticked_ms: int | None = None
 
 
 @dataclass(slots=True)
@@ -90,6 +88,11 @@ class Memory:
             self.frames += inputs
         else:
             self.events += inputs
+
+    def refuse(self, now_ms: int) -> None:
+        """Note a refused input of a source that has none scored, so that it leaves in time."""
+        if not self.count:
+            self.heard_ms = now_ms
 
     def accept(self, producer: str | None, seq: int | None, now_ms: int) -> bool:
         """Remember a publisher's number; False when the input is a duplicate."""

@@ -22,7 +22,9 @@ Position = tuple[int, int, int]
 """Last id read as two numbers, and how many entries the stream had ever had up to there."""
 
 _CURSOR_VERSION = 1
-_STATE_TEXTS = frozenset(("phase", "last_problem", "map_version", "engine_version", "model"))
+_STATE_TEXTS = frozenset(
+    ("phase", "last_problem", "map_version", "engine_version", "model", "note")
+)
 _STATE_FLOATS = frozenset(
     ("level", "arousal", "differentiation", "integration", "workspace", "novelty", "confidence")
 )

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 from pipeline.records import Track
+from pipeline.scoring.parameters import WINDOW
 from pipeline.scoring.state import NEVER
 from pipeline.wire import Envelope, pack, unpack
 from pipeline.wire_results import VERSION
@@ -73,10 +74,25 @@ def describe(level: float, phase: str, level_ts: int, data: dict[str, Any]) -> E
         else:
             fields += [name, f"{value:.4f}"]
     fields += ["confidence", f"{data['confidence']:.4f}", "map_version", data["map_version"]]
-    fields += ["engine_version", data["engine_version"]]
+    fields += ["engine_version", data["engine_version"], "bins", data["bins"]]
+    if note := _note(data):
+        fields += ["note", note]
+    else:
+        absent.append("note")
     if level_ts != NEVER:
         fields += ["level_ts", level_ts]
     return Evaluation(level, phase, level_ts, MapBody.of(data), fields, absent)
+
+
+def _note(data: dict[str, Any]) -> str:
+    """Say why a level may be low for other reasons than what the source does."""
+    notes = []
+    if len(data["populations"]["population_id"]) == 1:
+        what = "channel" if len(data["channels"]) == 1 else "node"
+        notes.append(f"one {what} alone always scores 0")
+    if data["bins"] < WINDOW:
+        notes.append(f"the window holds {data['bins']} of {WINDOW} bins")
+    return "; ".join(notes)
 
 
 @dataclass(slots=True)

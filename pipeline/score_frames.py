@@ -20,7 +20,8 @@ class Seen:
     """One frame after tracking.
 
     Attributes:
-        is_late: a straggler, behind the newest frame of its stream; it has moved no track.
+        is_late: a straggler, behind the newest frame by id in its stream or by `ts`; it has moved
+            no track.
         tracks: as readers see them.
         values: for the engine.
     """
@@ -58,9 +59,11 @@ class FrameTracker:
     def see(self, frame: DetectionEntry, memory: Memory) -> Seen:
         """Follow the objects of a frame, unless it comes too late for that."""
         newest = memory.newest_frame.get(frame.stream, b"0-0")
-        is_late = id_key(frame.frame) <= id_key(newest)
+        tracker = self._trackers.setdefault(frame.envelope.source, TrackerState())
+        is_late = id_key(frame.frame) <= id_key(newest) or tracker.has_seen(frame.envelope.ts_ms)
         vision = self._know(frame)
-        tracks, changes, motion = ([], 0, 0.0) if is_late else self._track(frame, memory, vision)
+        moved = None if is_late else self._track(frame, memory, vision)
+        tracks, changes, motion = moved or ([], None, None)
         values = vision.measure(
             frame.detections,
             frame.width,
@@ -83,9 +86,8 @@ class FrameTracker:
     def _track(
         self, frame: DetectionEntry, memory: Memory, vision: VisionChannels
     ) -> tuple[list[dict[str, Any]], int, float]:
-        state = self._trackers.setdefault(frame.envelope.source, TrackerState())
         found = step(
-            state,
+            self._trackers[frame.envelope.source],
             frame.detections,
             frame.envelope.ts_ms,
             parameters=_TRACKING,

@@ -13,7 +13,6 @@ from pipeline.memory import Memory
 from pipeline.ownership import SourceWrite
 from pipeline.score_entries import Evaluation
 from pipeline.scoring.engine import Engine
-from pipeline.scoring.journal import tick
 from pipeline.stream import Argument
 from pipeline.wire_results import VERSION
 
@@ -84,11 +83,7 @@ def _counters(trouble: Trouble) -> dict[str, int]:
 def _remember(memory: Memory, given: Given) -> tuple[list[Argument], bool]:
     """Give what is kept of a source, and whether that is all of it."""
     written, assignment = memory.written, given.engine.assignment(memory.slot)
-    journal = written.journal
-    if written.ticked_ms is not None:
-        journal += tick(written.ticked_ms)
-        written.ticked_ms = None
-    journal += given.record
+    journal = written.journal + given.record
     kept: list[Argument] = ["facts", memory.facts()]
     if assignment is written.assignment and len(journal) <= JOURNAL_BYTES:
         written.journal = journal

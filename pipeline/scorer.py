@@ -27,7 +27,7 @@ from pipeline.score_rows import Call, Stepped
 from pipeline.score_writes import Given, Trouble, write, write_trouble
 from pipeline.scoring import batch as columns
 from pipeline.scoring.engine import Engine
-from pipeline.scoring.journal import replayed
+from pipeline.scoring.journal import replayed, tick
 from pipeline.scoring.parameters import PHASES
 from pipeline.wire_results import DetectionEntry, dead_fields
 
@@ -142,6 +142,8 @@ class PartitionScorer:
             self._finish(call, result, now_ms)
         named = {write.name for write in result.sources}
         for name in call.problems.keys() - named:
+            if name in self._memories:
+                self._memories[name].refuse(now_ms)
             trouble = Trouble(call.problems[name], call.deaths[name])
             result.sources.append(write_trouble(name, trouble))
         return result
@@ -239,9 +241,11 @@ class PartitionScorer:
         return bool(self._due)
 
     def tick(self, now_ms: int) -> Result:
-        """Let silent sources age; their silence shows when phase or level has moved enough.
+        """Show the silence of sources whose phase or level has moved enough.
 
-        A call ages some hundreds, so that inputs wait little for it; the next goes on from there.
+        Only a tick that is shown is an input: the others look ahead and leave the source as it is,
+        so that a straggler is judged by what has been written, here and on the next owner. A call
+        looks at some hundreds, so that inputs wait little; the next goes on from there.
         """
         self._due = self._due or self._silent(now_ms)
         names, self._due = self._due[:TICKED_AT_ONCE], self._due[TICKED_AT_ONCE:]
@@ -253,19 +257,19 @@ class PartitionScorer:
             at_ms = memory.newest_ms + now_ms - memory.heard_ms - TICK_GRACE_MS
             call.builder.add(memory.slot, at_ms, columns.TICK)
             ticked.append((source, memory, at_ms))
-        stepped = self._engine.step(call.builder.build())
+        stepped = self._engine.peek(call.builder.build())
         result.evaluations = stepped.evaluations
         for row, (source, memory, at_ms) in enumerate(ticked):
             level, phase = float(stepped.level[row]), PHASES[stepped.phase[row]]
             was = PHASES[stepped.phase_before[row]]
-            memory.written.ticked_ms = at_ms
             if was == phase and not _is_worth_showing(memory.shown, (level, phase)):
                 continue
+            self._engine.step(columns.one_tick(memory.slot, at_ms))
             shown = self._show(source, memory.slot, stepped, row, int(stepped.level_ts[row]))
             one = Scored(TICK, source, 0, memory.count, b"", b"", at_ms, was, shown)
             memory.shown = (level, phase)
             result.scores.append(score_fields(one, now_ms))
-            result.sources.append(self._write(one, b"", call))
+            result.sources.append(self._write(one, tick(at_ms), call))
         return result
 
     def _silent(self, now_ms: int) -> list[str]:
@@ -273,7 +277,7 @@ class PartitionScorer:
         silent = []
         for source, memory in list(self._memories.items()):
             silent_ms = now_ms - memory.heard_ms
-            if silent_ms < SILENT_MS or not memory.count:
+            if silent_ms < SILENT_MS or not memory.heard_ms:
                 continue
             if memory.shown != AT_REST:
                 silent.append(source)

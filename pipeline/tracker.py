@@ -80,7 +80,7 @@ def step(
     """
     if first_id < 1:
         raise ValueError(f"first_id {first_id}: at least 1")
-    if state.newest_ms is not None and ts_ms <= state.newest_ms:
+    if state.has_seen(ts_ms):
         return StepResult([])
     state.next_id = state.next_id or first_id
     ended = _give_up(state, ts_ms - parameters.lost_ms)

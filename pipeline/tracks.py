@@ -117,6 +117,10 @@ class TrackerState:
     def __len__(self) -> int:
         return len(self.marks[_ID])
 
+    def has_seen(self, ts_ms: int) -> bool:
+        """Tell whether a frame of this time, or a newer one, has been followed."""
+        return self.newest_ms is not None and ts_ms <= self.newest_ms
+
     @property
     def ids(self) -> Ints:
         """Ids of the tracks, 0 for those not confirmed."""

@@ -7,8 +7,11 @@ import asyncio
 import gc
 import secrets
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from time import monotonic
 
 from pipeline.entries import InputLimits
+from pipeline.errors import SettingsError
 from pipeline.gauges import watch_lag
 from pipeline.log import get_logger
 from pipeline.ownership import OwnedPartition, Ownership
@@ -24,6 +27,8 @@ from pipeline.stream import Store
 from workers.runner import Context, run_worker
 
 AWAY_MS = 5000
+LOADED_S = 4.0
+"""Kernels that are not ready by then are being compiled: from the cache it takes one or two."""
 
 
 def add_arguments(_parser: argparse.ArgumentParser) -> None:
@@ -47,11 +52,13 @@ async def main(context: Context) -> None:
 
 
 async def _warm_up() -> None:
-    get_logger().info(
-        "kernels_loading", note="the first start on a machine compiles, a minute or so"
-    )
-    seconds = await asyncio.to_thread(warm_up)
-    get_logger().info("kernels_ready", seconds=round(seconds, 1))
+    log, began_s = get_logger(), monotonic()
+    loading = asyncio.create_task(asyncio.to_thread(warm_up))
+    done, _ = await asyncio.wait([loading], timeout=LOADED_S)
+    if not done:
+        log.info("kernels_compiling", note="the first start on a machine, half a minute or so")
+    await loading
+    log.info("kernels_ready", seconds=round(monotonic() - began_s, 1))
     gc.collect()
     gc.freeze()  # what is there now stays; entries are freed by their counts, there are no cycles
     gc.set_threshold(50_000, 20, 50)
@@ -67,9 +74,24 @@ def parameters_of(mine: ScoreSettings) -> Parameters:
     )
 
 
+def read_maps(path: Path | None) -> ChannelMaps:
+    """Read the channel map file, if there is one.
+
+    Raises:
+        SettingsError: it cannot be read or is wrong.
+    """
+    if path is None:
+        return ChannelMaps()
+    try:
+        text = path.read_text()
+    except (OSError, UnicodeDecodeError) as error:
+        raise SettingsError(f"channel map file {path}: {error}") from error
+    return ChannelMaps.parse(text, f"channel map file {path}")
+
+
 async def _own(context: Context, ownership: Ownership) -> None:
     mine = context.settings.score
-    maps = ChannelMaps.load(mine.channel_map) if mine.channel_map else ChannelMaps()
+    maps = read_maps(mine.channel_map)
     parameters = parameters_of(mine)
     limits = ScoreLimits(inputs=mine.batch, patience_ms=mine.reorder_ms)
     with ThreadPoolExecutor(1, thread_name_prefix="score") as thread:

@@ -48,7 +48,13 @@ class State(Shape):
     dead: int | None = Field(None, description="Dead letters so far.", examples=[0])
     last_problem: str | None = Field(None, examples=["undecodable: not a JPEG, PNG or WebP"])
     map_version: str | None = Field(None, examples=["5f2b8c01d9ae"])
-    engine_version: str | None = Field(None, examples=["1"])
+    engine_version: str | None = Field(None, examples=["2-250ms-64-4-0a1b2c3d"])
+    bins: int | None = Field(None, description="Valid bins in the window of 64.", examples=[64])
+    note: str | None = Field(
+        None,
+        description="Why the level may be low whatever the source does.",
+        examples=["the window holds 12 of 64 bins"],
+    )
     model: str | None = Field(None, examples=["yolov9t@0123456789ab"])
 
 
@@ -142,14 +148,41 @@ class Score(Result):
     transition: str | None = Field(None, examples=["awakening>active"])
     late: int | None = Field(None, description="1: a straggler.", examples=[1])
     components: Components
+    band: Literal["low", "moderate", "high", "peak"] | None = Field(
+        None, description="Of the level: cut at .3, .6 and .8.", examples=["moderate"]
+    )
     confidence: float | None = Field(None, examples=[0.97])
+    bins: int | None = Field(None, description="Valid bins in the window of 64.", examples=[64])
     null: float | None = Field(
         None, description="Integration that chance alone would give.", examples=[0.08]
     )
+    null_age_ms: int | None = Field(
+        None,
+        description="Age of the surrogates of `null`, if there were any.",
+        examples=[4000],
+    )
     emergence_strength: float | None = Field(None, examples=[0.0])
+    phi: float | None = Field(
+        None, description="Integration of the main complex, nats.", examples=[0.41]
+    )
     core: list[str] | None = Field(
         None, description="Members of the main complex.", examples=[["motion", "sound"]]
     )
+    cut: list[str] | None = Field(
+        None, description="One side of its weakest partition.", examples=[["motion"]]
+    )
+    phi_wms: float | None = Field(
+        None, description="The whole less its two parts, nats; <= 0: redundant.", examples=[0.12]
+    )
+    o_ratio: float | None = Field(
+        None, description="Redundancy less synergy, -1 to 1.", examples=[0.2]
+    )
+    c_n: float | None = Field(None, description="Neural complexity, nats.", examples=[0.9])
+    ignitions: int | None = Field(None, description="So far.", examples=[3])
+    stability: float | None = Field(
+        None, description="1 less the level's standard deviation.", examples=[0.93]
+    )
+    trend: Literal["rising", "steady", "falling"] | None = Field(None, examples=["steady"])
     channels: dict[str, float] | None = Field(
         None,
         description="What a bin brought lately on each channel: sums, for sampled channels means.",
@@ -162,6 +195,6 @@ class Score(Result):
     )
     flags: list[str] | None = Field(None, examples=[["learning"]])
     map_version: str | None = Field(None, examples=["5f2b8c01d9ae"])
-    engine_version: str | None = Field(None, examples=["1"])
+    engine_version: str | None = Field(None, examples=["2-250ms-64-4-0a1b2c3d"])
     tracks: list[Tracked] | None = Field(None, description="Frames only.")
     latency_ms: int | None = Field(None, description="From input to score.", examples=[7])

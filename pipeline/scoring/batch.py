@@ -69,6 +69,13 @@ class InputBatch:
         return len(self.slot)
 
 
+def one_tick(slot: int, at_ms: int) -> InputBatch:
+    """Give the batch of one tick."""
+    builder = InputBuilder()
+    builder.add(slot, at_ms, TICK)
+    return builder.build()
+
+
 class InputBuilder:
     """Collects inputs one by one; `build` gives the batch and starts anew."""
 

@@ -6,13 +6,12 @@ import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
-from pathlib import Path
 from typing import Any
 from zlib import crc32
 
 from pipeline.errors import EntryError, Reason, SettingsError
 from pipeline.partition import is_channel
-from pipeline.scoring.parameters import CHANNELS, NODES
+from pipeline.scoring.parameters import CHANNELS, LONGEST_BIN_MS, NODES
 
 VISION = (
     "vision.people",
@@ -57,12 +56,14 @@ class ChannelMap:
         sources: shell pattern; `*` alone matches every source.
         channels: name -> channel; `*` takes every name that is not listed.
         nodes: names of the nodes that have been given one.
+        bin_ms: width of a bin, None for the deployment's.
         digest: 32 bits, not 0, that differ when the assignment does.
     """
 
     sources: str
     channels: Mapping[str, Channel]
     nodes: Mapping[int, str] = field(default_factory=dict)
+    bin_ms: int | None = None
     digest: int = 0
 
     def __post_init__(self) -> None:
@@ -79,8 +80,25 @@ class ChannelMap:
                 raise SettingsError(
                     f"channel map {self.sources}: place {channel.place} is both sum and mean"
                 )
+        if self.bin_ms is not None and not 1 <= self.bin_ms <= LONGEST_BIN_MS:
+            raise SettingsError(
+                f"channel map {self.sources}: bin_ms {self.bin_ms}, must be 1 to {LONGEST_BIN_MS}"
+            )
         facts = repr(sorted((n, c.place, c.mean, c.signed) for n, c in self.channels.items()))
+        facts += f" {self.bin_ms}" if self.bin_ms else ""
         object.__setattr__(self, "digest", crc32(facts.encode()) or 1)
+
+    @property
+    def pair_nodes(self) -> tuple[int, ...]:
+        """The nodes that are correlated: four of what is seen, then four of what is reported.
+
+        Where there are fewer, other nodes stand in, whose correlation is not looked at.
+        """
+        seen = {c.place // 2 for name, c in self.channels.items() if name in VISION}
+        told = {c.place // 2 for name, c in self.channels.items() if name not in VISION}
+        first = sorted(range(NODES), key=lambda g: (g not in seen, g in told, g))[:4]
+        others = [g for g in range(NODES) if g not in first]
+        return (*first, *sorted(others, key=lambda g: (g not in told, g in seen, g)))
 
     @property
     def declared(self) -> int:
@@ -114,42 +132,43 @@ class ChannelMaps:
         return None
 
     @classmethod
-    def load(cls, path: Path) -> ChannelMaps:
-        """Read a map file (TOML, `version = 1`, one `[[map]]` per source pattern).
+    def parse(cls, text: str, where: str) -> ChannelMaps:
+        """Read the text of a map file (TOML, `version = 1`, one `[[map]]` per source pattern).
 
         Raises:
-            SettingsError: the file is away, not TOML, of another version, or wrong; says where.
+            SettingsError: it is not TOML, of another version, or wrong; says `where`.
         """
         try:
-            content = tomllib.loads(path.read_text())
-        except (OSError, tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-            raise SettingsError(f"channel map file {path}: {error}") from error
+            content = tomllib.loads(text)
+        except tomllib.TOMLDecodeError as error:
+            raise SettingsError(f"{where}: {error}") from error
         version = content.pop("version", None)
         if version != MAP_VERSION:
-            raise SettingsError(
-                f"channel map file {path}: version {version}, must be {MAP_VERSION}"
-            )
+            raise SettingsError(f"{where}: version {version}, must be {MAP_VERSION}")
         tables = content.pop("map", [])
         if content or not isinstance(tables, list):
-            raise SettingsError(f"channel map file {path}: unknown keys {sorted(content)}")
-        return cls(tuple(_parse(table, path) for table in tables))
+            raise SettingsError(f"{where}: unknown keys {sorted(content)}")
+        return cls(tuple(_parse(table, where) for table in tables))
 
 
-def _parse(table: Any, path: Path) -> ChannelMap:
-    where = f"channel map file {path}"
+def _parse(table: Any, where: str) -> ChannelMap:
     if not isinstance(table, dict) or not isinstance(table.get("sources"), str):
         raise SettingsError(f"{where}: every [[map]] needs `sources`, a pattern")
-    unknown = sorted(table.keys() - {"sources", "channels", "nodes"})
+    unknown = sorted(table.keys() - {"sources", "channels", "nodes", "bin_ms"})
     if unknown:
         raise SettingsError(f"{where}: unknown keys {unknown}")
     nodes = table.get("nodes", {})
     channels = table.get("channels", {})
+    bin_ms = table.get("bin_ms")
     if not isinstance(channels, dict) or not isinstance(nodes, dict):
         raise SettingsError(f"{where}: `channels` and `nodes` are tables")
+    if bin_ms is not None and type(bin_ms) is not int:
+        raise SettingsError(f"{where}: `bin_ms` is a whole number of milliseconds")
     return ChannelMap(
         table["sources"],
         {name: _channel(name, entry, where) for name, entry in channels.items()},
         {_node(key, where): str(label) for key, label in nodes.items()},
+        bin_ms,
     )
 
 
@@ -187,6 +206,11 @@ class Assignment:
     names: tuple[str, ...] = ()
     seen: bool = False
     fixed: ChannelMap | None = None
+
+    @property
+    def bin_ms(self) -> int | None:
+        """Width of a bin, None for the deployment's."""
+        return None if self.fixed is None else self.fixed.bin_ms
 
     def channel(self, name: str) -> Channel | None:
         """Look a name up, without giving it a place."""

@@ -42,6 +42,7 @@ def follow_pairs(r, p, z, closed):  # type: ignore[no-untyped-def]
     """
     weight = np.float32(max(1.0 / p.tau_slow_bins, 1.0 / (r.levels + 0.0)))
     now = closed % LAGS
+    nodes = r.pair_nodes
     for k in range(LAGS + 1):
         if k and not r.linked >> (k - 1) & 1:
             continue
@@ -51,13 +52,13 @@ def follow_pairs(r, p, z, closed):  # type: ignore[no-untyped-def]
             old = np.float32(z[g]) if k == 0 else then[g]
             r.auto[k, g] += weight * (old * np.float32(z[g]) - r.auto[k, g])
         for a in range(4):
-            seen_old = np.float32(z[a]) if k == 0 else then[a]
-            seen_now = np.float32(z[a])
+            seen_old = np.float32(z[nodes[a]]) if k == 0 else then[nodes[a]]
+            seen_now = np.float32(z[nodes[a]])
             for b in range(4):
-                told_now = np.float32(z[4 + b])
+                told_now = np.float32(z[nodes[4 + b]])
                 r.cross[LAGS + k, a, b] += weight * (seen_old * told_now - r.cross[LAGS + k, a, b])
                 if k:
-                    told_old = then[4 + b]
+                    told_old = then[nodes[4 + b]]
                     r.cross[LAGS - k, a, b] += weight * (
                         seen_now * told_old - r.cross[LAGS - k, a, b]
                     )
@@ -127,14 +128,35 @@ def survivors(p, rate):  # type: ignore[no-untyped-def]
 
 
 @njit(cache=True, nogil=True)
+def kinds(r):  # type: ignore[no-untyped-def]
+    """Give the masks of the nodes of what is seen and of what is reported; mixed: in neither."""
+    seen, told = np.int64(r.seen_nodes), np.int64(r.told_nodes)
+    return seen & ~told, told & ~seen
+
+
+@njit(cache=True, nogil=True)
 def pair_tests(r, p, rho, chance):  # type: ignore[no-untyped-def]
-    """Fill correlation and p of nodes 0-3 with 4-7 at lags -8 to 8, both float64 (17, 4, 4)."""
+    """Fill correlation and p of what is seen with what is reported at lags -8 to 8.
+
+    Args:
+        r: the source's row.
+        p: parameters.
+        rho: float64 (17, 4, 4), by `pair_nodes`; 0 where a node is not purely of its kind.
+        chance: the same, two-sided p; 1 there.
+    """
     n = min(np.float64(r.levels), 2.0 * p.tau_slow_bins - 1.0)
+    seen, told = kinds(r)
+    rho[:] = 0.0
+    chance[:] = 1.0
     for a in range(4):
+        one = np.int64(r.pair_nodes[a])
         for b in range(4):
-            size = effective(r.auto, a, 4 + b, n)
+            other = np.int64(r.pair_nodes[4 + b])
+            if not (seen >> one & 1 and told >> other & 1):
+                continue
+            size = effective(r.auto, one, other, n)
             for k in range(2 * LAGS + 1):
-                value, probability = _significance(r.cross[k, a, b], r.auto, a, 4 + b, size)
+                value, probability = _significance(r.cross[k, a, b], r.auto, one, other, size)
                 rho[k, a, b] = value
                 chance[k, a, b] = probability
 
@@ -154,26 +176,39 @@ def level_tests(r, p, rho, chance):  # type: ignore[no-untyped-def]
 @njit(cache=True, nogil=True)
 def summarise(r, p, s):  # type: ignore[no-untyped-def]
     """Keep the strongest surviving correlation of each kind in the row, 0 where none survives."""
+    _summarise_level(r, p, s)
+    _summarise_pairs(r, p, s)
+
+
+@njit(cache=True, nogil=True)
+def _summarise_level(r, p, s):  # type: ignore[no-untyped-def]
     level_tests(r, p, s.level_rho, s.level_p)
     limit = survivors(s.level_p, FALSE_DISCOVERY)
-    low = 0.0
-    high = 0.0
+    seen, told = kinds(r)
+    strongest_seen = 0.0
+    strongest_told = 0.0
     for k in range(2 * LAGS + 1):
         for g in range(NODES):
             value = s.level_rho[k, g]
             if s.level_p[k, g] > limit:
                 continue
-            if g < 4 and abs(value) > abs(low):
-                low = value
-            if g >= 4 and abs(value) > abs(high):
-                high = value
-    r.low_correlation = low
-    r.high_correlation = high
+            if seen >> g & 1 and abs(value) > abs(strongest_seen):
+                strongest_seen = value
+            if told >> g & 1 and abs(value) > abs(strongest_told):
+                strongest_told = value
+    r.seen_correlation = strongest_seen
+    r.told_correlation = strongest_told
+
+
+@njit(cache=True, nogil=True)
+def _summarise_pairs(r, p, s):  # type: ignore[no-untyped-def]
     pair_tests(r, p, s.pair_rho, s.pair_p)
     limit = survivors(s.pair_p, FALSE_DISCOVERY)
     best = 0.0
     r.pair = 0
     r.pair_lag = 0
+    r.pair_p = 1.0
+    r.pair_samples = 0.0
     for k in range(2 * LAGS + 1):
         for a in range(4):
             for b in range(4):
@@ -182,4 +217,9 @@ def summarise(r, p, s):  # type: ignore[no-untyped-def]
                     best = value
                     r.pair = 4 * a + b
                     r.pair_lag = k - LAGS
+                    r.pair_p = s.pair_p[k, a, b]
     r.pair_correlation = best
+    if best != 0.0:
+        one, other = r.pair_nodes[r.pair >> 2], r.pair_nodes[4 + (r.pair & 3)]
+        n = min(np.float64(r.levels), 2.0 * p.tau_slow_bins - 1.0)
+        r.pair_samples = effective(r.auto, np.int64(one), np.int64(other), n)

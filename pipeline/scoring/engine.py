@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import time
 from collections.abc import Iterable, Mapping
 from typing import Any
 from zlib import crc32
@@ -15,7 +14,7 @@ from pipeline.scoring.batch import InputBatch, Output, StepResult
 from pipeline.scoring.channels import Assignment, ChannelMaps
 from pipeline.scoring.journal import replayed
 from pipeline.scoring.kernel import CLASS, DISPLACED, MEAN, SURPRISE, step
-from pipeline.scoring.parameters import Parameters
+from pipeline.scoring.parameters import WINDOW, Parameters
 from pipeline.scoring.scratch import load_tables, make_scratch
 from pipeline.scoring.snapshot import Statics, data_of, report_of, values_of
 from pipeline.scoring.state import ROW, SNAPSHOT, Blob, Rows, fresh_row, golden_phase
@@ -42,7 +41,7 @@ class Engine:
         self.parameters = parameters or Parameters()
         self._maps = maps or ChannelMaps()
         self._digest = self.parameters.digest
-        self._engine_version = self.parameters.engine_version
+        self._versions: dict[int, str] = {}
         self._fresh = fresh_row().view(np.uint8)
         self._records = (self.parameters.for_kernel(), make_scratch(), load_tables())
         self._rows: Rows = np.zeros(max(1, capacity), ROW)
@@ -81,10 +80,13 @@ class Engine:
         self._bytes[slot] = self._fresh
         row = self._rows[slot]
         row["seed"] = source_hash = crc32(source.encode())
-        row["phase_ms"] = golden_phase(source_hash, self.parameters.period_ms)
+        row["delta_ms"] = delta_ms = assignment.bin_ms or self.parameters.delta_ms
+        row["stale_bins"] = self.parameters.stale_bins(delta_ms)
+        row["phase_ms"] = golden_phase(source_hash, WINDOW * delta_ms)
         if assignment.fixed is not None:
             row["declared"] = row["used"] = assignment.fixed.declared
             row["mean_kind"] = assignment.fixed.mean_kind
+            row["pair_nodes"] = assignment.fixed.pair_nodes
         return slot
 
     def _grow(self) -> None:
@@ -194,6 +196,8 @@ class Engine:
             self._assign(slot, assignment)
         codes, values = [], []
         for number, channel in enumerate(assignment.vision_places()):
+            if math.isnan(frame.values[number]):
+                continue
             if channel is None:
                 if assignment.fixed is None:
                     codes.append(DISPLACED | number)
@@ -235,6 +239,14 @@ class Engine:
         kept = out.snapshots[:snapshots].reshape(-1).view(SNAPSHOT)
         return StepResult(*out[:-1], kept, evaluations)
 
+    def peek(self, batch: InputBatch) -> StepResult:
+        """Give what `step` would give, and leave every source as it is."""
+        slots = np.unique(batch.slot)
+        before = self._bytes[slots]
+        result = self.step(batch)
+        self._bytes[slots] = before
+        return result
+
     def snapshot(self, slot: int) -> Any:
         """Give the present snapshot of a source, one element of SNAPSHOT: its last evaluation's."""
         start = self._bytes[slot, : SNAPSHOT.itemsize]
@@ -247,24 +259,29 @@ class Engine:
 
     def bin_start(self, slot: int, ts_ms: int) -> int:
         """Give the time at which the source's bin that holds a time begins, Unix ms."""
-        phase, delta = int(self._rows[slot]["phase_ms"]), self.parameters.delta_ms
+        phase, delta = int(self._rows[slot]["phase_ms"]), int(self._rows[slot]["delta_ms"])
         return (ts_ms + phase) // delta * delta - phase
 
     def statics(self, slot: int, snapshot: Any) -> Statics:
         """Give the constant part of a source's entries as of a snapshot; cached."""
-        return Statics.of(
-            self._assignments[slot], int(snapshot["declared"]), int(snapshot["displaced"])
-        )
+        declared, displaced = int(snapshot["declared"]), int(snapshot["displaced"])
+        return Statics.of(self._assignments[slot], declared, displaced)
 
     def data(self, slot: int, snapshot: Any) -> dict[str, Any]:
         """Give the score part of an entry's `data` (CONTRACT 4) as of a snapshot."""
         values = values_of(snapshot)
         assignment = self._assignments[slot]
         statics = Statics.of(assignment, values.declared, values.displaced)
-        return data_of(values, statics, self.parameters, self._engine_version)
+        version = self._version(statics.bin_ms or self.parameters.delta_ms)
+        return data_of(values, statics, self.parameters, version)
+
+    def _version(self, delta_ms: int) -> str:
+        if delta_ms not in self._versions:
+            self._versions[delta_ms] = self.parameters.engine_version(delta_ms)
+        return self._versions[delta_ms]
 
     def report(self, slot: int) -> dict[str, Any]:
-        """Give everything known of a source, lagged correlations with p-values included."""
+        """Give what entries leave out: every lagged correlation with its p-value, and more."""
         return report_of(self._rows[slot], self.statics(slot, self.snapshot(slot)), self.parameters)
 
 
@@ -273,9 +290,8 @@ def is_compiled() -> bool:
     return bool(step.signatures)
 
 
-def warm_up() -> float:
-    """Load or compile the kernel; give the seconds it took (a compilation takes tens)."""
-    began = time.perf_counter()
+def warm_up() -> None:
+    """Load the kernel, or compile it, which takes tens of seconds."""
     engine = Engine(capacity=1)
     nothing = np.zeros(0, np.int32)
     engine.step(
@@ -288,4 +304,3 @@ def warm_up() -> float:
             np.zeros(0, np.float32),
         )
     )
-    return time.perf_counter() - began

@@ -146,6 +146,7 @@ def _publish(r):  # type: ignore[no-untyped-def]
     r.too_late = r.too_late_count
     r.declared = r.used
     r.displaced = r.unplaced
+    r.stability = 1.0 - math.sqrt(np.float64(r.level_variance))
 
 
 @njit(cache=True, nogil=True)
@@ -160,9 +161,10 @@ def _remember_recent(r, p, s, rows):  # type: ignore[no-untyped-def]
 
 
 @njit(cache=True, nogil=True, inline="always")
-def _waits(r, way):  # type: ignore[no-untyped-def]
-    """Tell whether the next phase is emergent and the workspace not ignited."""
-    return way > 0 and r.phase + 1 == EMERGENT and r.workspace <= 0.5
+def _waits(r, p, way):  # type: ignore[no-untyped-def]
+    """Tell whether the next phase is emergent and W too low for it, or no null computed."""
+    next_is_emergent = way > 0 and r.phase + 1 == EMERGENT
+    return next_is_emergent and (r.workspace <= 0.5 or not p.surrogates)
 
 
 @njit(cache=True, nogil=True, inline="always")
@@ -180,7 +182,7 @@ def _move(r, p, way):  # type: ignore[no-untyped-def]
     else:
         r.pending = way
         r.agreed = 1
-    if r.agreed >= p.dwell and not _waits(r, way):
+    if r.agreed >= p.dwell and not _waits(r, p, way):
         r.phase += way
         r.pending = 0
         r.agreed = 0
@@ -227,7 +229,7 @@ def evaluate(r, p, s, t):  # type: ignore[no-untyped-def]
     way = direction(r.phase, smooth)
     ready = (way == r.pending and r.agreed + 1 >= p.dwell) or p.dwell == 1
     stale = r.null_bin < r.bin - 1 - FRESH_NULL_BINS
-    if way > 0 and ready and stale and p.surrogates and known and not _waits(r, way):
+    if way > 0 and ready and stale and p.surrogates and known and not _waits(r, p, way):
         r.null_due = 1
         _integrate(r, p, s, t, rows)
         level = _weigh(r, p, known, filled)
@@ -235,9 +237,10 @@ def evaluate(r, p, s, t):  # type: ignore[no-untyped-def]
         way = direction(r.phase, smooth)
     r.level = level
     r.smooth = smooth
+    r.trend = smooth - r.level_mean
     _move(r, p, way)
     _adapt(r, p, s, known)
     r.evaluated = 1
-    r.level_ts = r.bin * p.delta_ms - r.phase_ms
+    r.level_ts = r.bin * r.delta_ms - r.phase_ms
     age = r.bin - 1 - r.null_bin
     r.null_age = 65535 if not known or r.null_bin == NEVER or age > 65535 else age

@@ -37,9 +37,9 @@ _LARGEST = 1e30
 
 
 @njit(cache=True, nogil=True, inline="always")
-def bin_of(r, p, ts):  # type: ignore[no-untyped-def]
+def bin_of(r, ts):  # type: ignore[no-untyped-def]
     """Give the source's bin of a time."""
-    return (ts + r.phase_ms) // p.delta_ms
+    return (ts + r.phase_ms) // r.delta_ms
 
 
 @njit(cache=True, nogil=True, inline="always")
@@ -129,7 +129,7 @@ def close_bin(r, p, s, t):  # type: ignore[no-untyped-def]
         whether the window was evaluated.
     """
     closed = r.bin
-    valid = closed - r.heard <= p.stale_bins
+    valid = closed - r.heard <= r.stale_bins
     activity = _write_column(r, s)
     r.valid = (r.valid << np.uint64(1)) | np.uint64(valid)
     if valid:
@@ -180,10 +180,10 @@ def advance(r, p, s, t, target):  # type: ignore[no-untyped-def]
     """
     evaluated = 0
     while r.bin < target:
-        if r.bin - r.heard > p.stale_bins and at_rest(r):
+        if r.bin - r.heard > r.stale_bins and at_rest(r):
             last = (target - 1) // p.hop_bins * p.hop_bins
             if last >= r.bin:
-                r.level_ts = (last + 1) * p.delta_ms - r.phase_ms
+                r.level_ts = (last + 1) * r.delta_ms - r.phase_ms
                 evaluated += 1
             if (target - 1) // WINDOW * WINDOW >= r.bin:
                 r.null_due = 1
@@ -194,9 +194,26 @@ def advance(r, p, s, t, target):  # type: ignore[no-untyped-def]
 
 
 @njit(cache=True, nogil=True, inline="always")
+def _put_surprise(r, p, s, place, classes):  # type: ignore[no-untyped-def]
+    """Put a frame's class surprise and let the prior learn its classes, if it has any."""
+    surprise = 0.0
+    if classes:
+        surprise = dirichlet_surprise(r.class_alpha, s.classes)
+    for k in range(CLASSES):
+        seen = s.classes[k] if classes else 0.0
+        r.class_alpha[k] = 1.0 + p.class_forgetting * (r.class_alpha[k] - 1.0) + seen
+    _put(r, place, surprise)
+
+
+@njit(cache=True, nogil=True, inline="always")
 def _receive(r, p, s, late_bin, codes, values, first, last):  # type: ignore[no-untyped-def]
-    """Put or patch the values codes[first:last] and, for a frame, its class surprise."""
+    """Put or patch the values codes[first:last] and, for a frame, its class surprise.
+
+    Returns:
+        mask of the nodes fed.
+    """
     classes = 0
+    fed = np.int64(0)
     place = np.int64(-1)
     for k in range(first, last):
         code = np.int64(codes[k])
@@ -204,25 +221,23 @@ def _receive(r, p, s, late_bin, codes, values, first, last):  # type: ignore[no-
         value = 0.0 if math.isnan(given) else min(max(given, -_LARGEST), _LARGEST)
         if code & DISPLACED:
             r.unplaced |= 1 << (code & 7)
-        elif code & SURPRISE:
-            place = code & (CHANNELS | (CHANNELS - 1))
-        elif code & CLASS:
+            continue
+        if code & CLASS:
             if classes == 0:
                 s.classes.fill(0.0)
             s.classes[code & (CLASSES - 1)] += value
             classes += 1
+            continue
+        fed |= 1 << ((code & (CHANNELS - 1)) >> 1)
+        if code & SURPRISE:
+            place = code & (CHANNELS | (CHANNELS - 1))
         elif late_bin == NEVER:
             _put(r, code, value)
         else:
             _patch(r, code, value, late_bin)
     if place >= 0 and late_bin == NEVER:
-        surprise = 0.0
-        if classes:
-            surprise = dirichlet_surprise(r.class_alpha, s.classes)
-        for k in range(CLASSES):
-            seen = s.classes[k] if classes else 0.0
-            r.class_alpha[k] = 1.0 + p.class_forgetting * (r.class_alpha[k] - 1.0) + seen
-        _put(r, place, surprise)
+        _put_surprise(r, p, s, place, classes)
+    return fed
 
 
 @njit(cache=True, nogil=True, inline="always")
@@ -234,7 +249,7 @@ def apply(r, p, s, t, kind, ts, codes, values, first, last):  # type: ignore[no-
     """
     if kind == TICK and not r.started:
         return 0, ON_TIME
-    b = bin_of(r, p, ts)
+    b = bin_of(r, ts)
     if not r.started:
         r.started = 1
         r.bin = b
@@ -256,7 +271,11 @@ def apply(r, p, s, t, kind, ts, codes, values, first, last):  # type: ignore[no-
     if lateness == PATCHED:
         r.late_count += 1
         r.valid |= np.uint64(1) << np.uint64(r.bin - 1 - b)
-    _receive(r, p, s, late_bin, codes, values, first, last)
+    fed = _receive(r, p, s, late_bin, codes, values, first, last)
+    if kind == FRAME:
+        r.seen_nodes |= fed
+    else:
+        r.told_nodes |= fed
     return evaluated, lateness
 
 

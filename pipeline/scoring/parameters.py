@@ -23,15 +23,14 @@ PHASES = ("dormant", "awakening", "active", "focused", "emergent")
 ENTER = (0.0, 0.10, 0.30, 0.60, 0.80)
 LEAVE = (0.0, 0.05, 0.25, 0.55, 0.72)
 
-ENGINE_VERSION = 1
-"""Changes when the same inputs would give other numbers."""
+ENGINE_VERSION = 2
+"""Changes when the same inputs would give other numbers; what older ones saved is not continued."""
+LONGEST_BIN_MS = 3_600_000
 
 
 PARAMETERS = np.dtype(
     [
-        ("delta_ms", "i8"),
         ("hop_bins", "i8"),
-        ("stale_bins", "i8"),
         ("surrogates", "i8"),
         ("dwell", "i8"),
         ("refractory_bins", "i8"),
@@ -60,7 +59,7 @@ class Parameters:
     """Everything about the score that can be chosen; the choices, not the findings.
 
     Attributes:
-        delta_ms: width of a bin.
+        delta_ms: width of a bin, where a source's channel map says no other.
         hop_bins: a window is evaluated every so many bins; divides 64.
         stale_after_ms: without any input for longer than this, bins are missing, not quiet.
         surrogates: compare integration with 19 circularly shifted copies of the window.
@@ -111,7 +110,7 @@ class Parameters:
     def __post_init__(self) -> None:
         """Check every range."""
         ranges = (
-            ("delta_ms", 1, 3_600_000),
+            ("delta_ms", 1, LONGEST_BIN_MS),
             ("hop_bins", 1, WINDOW),
             ("stale_after_ms", self.delta_ms, 4 * WINDOW * self.delta_ms),
             ("weight_arousal", 0, 1),
@@ -142,27 +141,25 @@ class Parameters:
         if abs(weights - 1) > 1e-9:
             raise ValueError(f"the weights of A, D and I add up to {weights}, must be 1")
 
-    @property
-    def stale_bins(self) -> int:
-        """`stale_after_ms` in whole bins."""
-        return self.stale_after_ms // self.delta_ms
+    def stale_bins(self, delta_ms: int) -> int:
+        """Give `stale_after_ms` in whole bins of a width, at least one and at most four windows."""
+        return min(max(self.stale_after_ms // delta_ms, 1), 4 * WINDOW)
 
     @property
     def period_ms(self) -> int:
         """Length of the window, the range of a source's phase."""
         return WINDOW * self.delta_ms
 
-    @property
-    def engine_version(self) -> str:
-        """What two levels must share to be comparable, next to the channel map."""
-        return f"{ENGINE_VERSION}-{self.delta_ms}ms-{WINDOW}-{self.hop_bins}-{self.digest:08x}"
+    def engine_version(self, delta_ms: int) -> str:
+        """Give what levels must share to be comparable, next to the channel map."""
+        return f"{ENGINE_VERSION}-{delta_ms}ms-{WINDOW}-{self.hop_bins}-{self.digest:08x}"
 
     @property
     def digest(self) -> int:
-        """32 bits that differ when any parameter does."""
-        return crc32(repr(sorted(asdict(self).items())).encode())
+        """32 bits that differ when any parameter or the engine's version does."""
+        return crc32(repr((ENGINE_VERSION, sorted(asdict(self).items()))).encode())
 
     def for_kernel(self) -> NDArray[np.void]:
         """Give the parameters as the compiled code reads them: one element of PARAMETERS."""
-        values = {**asdict(self), "stale_bins": self.stale_bins}
+        values = asdict(self)
         return np.array([tuple(values[name] for name in PARAMETERS.names or ())], PARAMETERS)

@@ -14,11 +14,20 @@ from typing import Any
 import numpy as np
 
 from pipeline.scoring.channels import FREE_PLACES, Assignment
-from pipeline.scoring.correlation import FALSE_DISCOVERY, level_tests, pair_tests, survivors
+from pipeline.scoring.correlation import (
+    FALSE_DISCOVERY,
+    kinds,
+    level_tests,
+    pair_tests,
+    survivors,
+)
 from pipeline.scoring.parameters import LAGS, NODES, Parameters
 from pipeline.scoring.state import SNAPSHOT
 
-LEARNING, DEGRADED = 0.01, 0.5
+LEARNING, DEGRADED, TRIGGER = 0.01, 0.5, 0.9
+STEADY = 0.01
+"""A smoothed level this near its long mean is steady."""
+BANDS = ((0.8, "peak"), (0.6, "high"), (0.3, "moderate"))
 _UNKNOWN_AGE = 65535
 _COUNTS = [tuple((byte >> 2 * g & 3).bit_count() for g in range(4)) for byte in range(256)]
 """Channels in use of four nodes, by their eight bits."""
@@ -41,7 +50,9 @@ class Statics:
         pick: takes what belongs to the nodes in use out of eight values.
         populations: the constant columns of `populations`.
         channels: place and name of each channel in use.
-        vision: whether nodes 0 to 3 hold what is seen.
+        is_seen: whether a node holds only what is seen.
+        pair_nodes: names of the nodes that are correlated: what is seen, then what is reported.
+        bin_ms: width of a bin, None for the deployment's.
     """
 
     map_version: str
@@ -49,7 +60,9 @@ class Statics:
     pick: Callable[[Sequence[Any]], Sequence[Any]]
     populations: dict[str, list[Any]]
     channels: tuple[tuple[int, str], ...]
-    vision: bool
+    is_seen: bool
+    pair_nodes: tuple[str, ...]
+    bin_ms: int | None
 
     @classmethod
     @lru_cache(maxsize=4096)
@@ -75,7 +88,9 @@ class Statics:
                 "size": [(declared >> 2 * g & 3).bit_count() for g in used],
             },
             tuple((c, name) for c, name in known.place_names().items() if declared >> c & 1),
-            any(modality != "event" and modality for modality in modalities),
+            "vision" in modalities,
+            tuple(names[g] for g in (known.fixed.pair_nodes if known.fixed else range(NODES))),
+            known.bin_ms,
         )
 
     def members(self, mask: int) -> list[str]:
@@ -116,9 +131,12 @@ def data_of(
         s: `values_of` the snapshot.
         statics: of the source as of the snapshot.
         parameters: the engine's.
-        engine_version: theirs.
+        engine_version: of its bin width.
     """
+    is_known = not math.isnan(s.integration)
+    delta_ms = statics.bin_ms or parameters.delta_ms
     return {
+        "band": next((name for bound, name in BANDS if s.level >= bound), "low"),
         "components": {
             "arousal": s.arousal,
             "differentiation": _known_number(s.differentiation),
@@ -127,17 +145,33 @@ def data_of(
             "novelty": s.novelty,
         },
         "confidence": s.confidence,
+        "bins": s.bins,
         "null": _known_number(s.null),
+        "null_age_ms": None if s.null_age == _UNKNOWN_AGE else s.null_age * delta_ms,
         "emergence_strength": min(max((s.level - 0.8) / 0.2, 0.0), 1.0),
+        "phi": s.phi if is_known else None,
         "core": statics.members(s.core),
+        "cut": statics.members(s.cut),
+        "phi_wms": s.phi_wms if is_known else None,
+        "o_ratio": s.o_ratio if is_known else None,
+        "c_n": s.c_n if is_known else None,
+        "ignitions": s.ignitions,
+        "stability": s.stability,
+        "trend": _trend(s.trend),
         "channels": _channels(s.recent.tolist(), statics),
         "populations": _populations(s, statics, parameters),
         "adaptation_rate": s.adaptation_rate,
-        "correlation": _correlation(s, statics, parameters),
-        "flags": _flags(s.confidence, s.adaptation_rate),
+        "correlation": _correlation(s, statics, delta_ms),
+        "flags": _flags(s),
         "map_version": statics.map_version,
         "engine_version": engine_version,
     }
+
+
+def _trend(change: float) -> str:
+    if abs(change) <= STEADY:
+        return "steady"
+    return "rising" if change > 0 else "falling"
 
 
 def _known_number(value: float) -> float | None:
@@ -148,13 +182,13 @@ def _channels(recent: list[float], statics: Statics) -> dict[str, float]:
     return {name: round(recent[c], 4) for c, name in statics.channels}
 
 
-def _flags(confidence: float, rate: float) -> list[str]:
-    flags = []
-    if rate > LEARNING:
-        flags.append("learning")
-    if confidence < DEGRADED:
-        flags.append("degraded")
-    return flags
+def _flags(s: Any) -> list[str]:
+    raised = (
+        ("learning", s.adaptation_rate > LEARNING),
+        ("degraded", s.confidence < DEGRADED),
+        ("adaptation_trigger", s.novelty > TRIGGER),
+    )
+    return [name for name, is_raised in raised if is_raised]
 
 
 def _populations(s: Any, statics: Statics, parameters: Parameters) -> dict[str, Any]:
@@ -164,6 +198,7 @@ def _populations(s: Any, statics: Statics, parameters: Parameters) -> dict[str, 
         "active_neurons": pick(_COUNTS[s.active & 255] + _COUNTS[s.active >> 8]),
         "share": pick(s.share.tolist()),
         "fitness": pick(s.coupling.tolist()),
+        "consciousness_contributions": pick((s.share * s.coupling).tolist()),
         "fitness_average": s.fitness,
         "diversity_index": s.diversity,
         "generation": s.generation,
@@ -173,30 +208,32 @@ def _populations(s: Any, statics: Statics, parameters: Parameters) -> dict[str, 
     }
 
 
-def _correlation(s: Any, statics: Statics, parameters: Parameters) -> dict[str, Any]:
-    if not statics.vision:
-        return {
-            "consciousness_correlation": None,
-            "context_correlation": max(s.low_correlation, s.high_correlation, key=abs),
-            "pair": None,
-        }
+def _correlation(s: Any, statics: Statics, delta_ms: int) -> dict[str, Any]:
     strongest = None
     if s.pair_correlation:
         strongest = {
-            "vision": statics.names[s.pair // 4],
-            "event": statics.names[4 + s.pair % 4],
+            "vision": statics.pair_nodes[s.pair // 4],
+            "event": statics.pair_nodes[4 + s.pair % 4],
             "r": s.pair_correlation,
-            "lag_ms": s.pair_lag * parameters.delta_ms,
+            "lag_ms": s.pair_lag * delta_ms,
+            "bits": _bits(s.pair_correlation),
+            "p": s.pair_p,
+            "samples": s.pair_samples,
         }
     return {
-        "consciousness_correlation": s.low_correlation,
-        "context_correlation": s.high_correlation,
+        "consciousness_correlation": s.seen_correlation if statics.is_seen else None,
+        "context_correlation": s.told_correlation,
         "pair": strongest,
     }
 
 
+def _bits(r: float) -> float:
+    """Give the mutual information of two Gaussians, -1/2 log2(1 - r^2)."""
+    return -0.5 * math.log2(max(1 - r * r, 1e-12))
+
+
 def report_of(row: Any, statics: Statics, parameters: Parameters) -> dict[str, Any]:
-    """Give everything the engine knows of a source, the costly tables included.
+    """Give what a source's entries leave out, the costly tables included.
 
     Args:
         row: one element of ROW.
@@ -207,35 +244,31 @@ def report_of(row: Any, statics: Statics, parameters: Parameters) -> dict[str, A
     p = parameters.for_kernel()[0]
     rho, chance = np.zeros((lags, 4, 4)), np.ones((lags, 4, 4))
     pair_tests(row, p, rho, chance)
-    pairs = _peaks(rho.reshape(lags, 16), chance.reshape(lags, 16), parameters)
+    delta_ms = int(row["delta_ms"])
+    pairs = _peaks(rho.reshape(lags, 16), chance.reshape(lags, 16), delta_ms)
+    seen, told = kinds(row)
     for k, entry in enumerate(pairs):
-        entry["vision"] = statics.names[k // 4]
-        entry["event"] = statics.names[4 + k % 4]
+        entry["vision"] = statics.pair_nodes[k // 4]
+        entry["event"] = statics.pair_nodes[4 + k % 4]
+    nodes = row["pair_nodes"].tolist()
     rho, chance = np.zeros((lags, NODES)), np.ones((lags, NODES))
     level_tests(row, p, rho, chance)
-    levels = _peaks(rho, chance, parameters)
+    levels = _peaks(rho, chance, delta_ms)
     for k, entry in enumerate(levels):
         entry["node"] = statics.names[k]
-    age = int(row["null_age"])
     return {
-        "phi": float(row["phi"]),
         "phi_whole": float(row["phi_whole"]),
-        "phi_wms": float(row["phi_wms"]),
-        "o_ratio": float(row["o_ratio"]),
-        "c_n": float(row["c_n"]),
-        "null_age_bins": None if age == _UNKNOWN_AGE else age,
         "level_smoothed": float(row["smooth"]),
-        "cut": statics.members(int(row["cut"])),
-        "ignitions": int(row["ignitions"]),
-        "valid_bins": int(row["bins"]),
         "late": int(row["late"]),
         "too_late": int(row["too_late"]),
-        "pairs": [e for k, e in enumerate(pairs) if e["vision"] and e["event"]],
+        "pairs": [
+            e for k, e in enumerate(pairs) if seen >> nodes[k // 4] & told >> nodes[4 + k % 4] & 1
+        ],
         "level": [e for k, e in enumerate(levels) if e["node"]],
     }
 
 
-def _peaks(rho: Any, chance: Any, parameters: Parameters) -> list[dict[str, Any]]:
+def _peaks(rho: Any, chance: Any, delta_ms: int) -> list[dict[str, Any]]:
     """Give the peak of every column over lags, with its p and whether it survives the tests."""
     limit = survivors(chance, FALSE_DISCOVERY)
     peaks = []
@@ -245,8 +278,8 @@ def _peaks(rho: Any, chance: Any, parameters: Parameters) -> list[dict[str, Any]
         peaks.append(
             {
                 "r": r,
-                "lag_ms": (at - LAGS) * parameters.delta_ms,
-                "bits": -0.5 * math.log2(max(1 - r * r, 1e-12)),
+                "lag_ms": (at - LAGS) * delta_ms,
+                "bits": _bits(r),
                 "p": float(chance[at, k]),
                 "significant": bool(chance[at, k] <= limit),
             }

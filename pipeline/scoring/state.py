@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from pipeline.scoring.parameters import CHANNELS, LAGS, NODES, WINDOW
 
-BLOB_VERSION = 3
+BLOB_VERSION = 4
 CLASSES = 16
 """Buckets of object classes, for class surprise."""
 NEVER = np.iinfo(np.int64).min // 2
@@ -36,9 +36,13 @@ _SNAPSHOT: list[tuple[Any, ...]] = [
     ("adaptation_rate", "f4"),
     ("fitness", "f4"),
     ("diversity", "f4"),  # (e^H - 1) / 7 of the shares
-    ("low_correlation", "f4"),  # level with nodes 0-3
-    ("high_correlation", "f4"),  # level with nodes 4-7
-    ("pair_correlation", "f4"),  # strongest of nodes 0-3 with nodes 4-7
+    ("stability", "f4"),  # 1 - standard deviation of the level, over 256 bins
+    ("trend", "f4"),  # smoothed level less its mean over 256 bins
+    ("seen_correlation", "f4"),  # level with the nodes of what is seen
+    ("told_correlation", "f4"),  # level with the nodes of what is reported
+    ("pair_correlation", "f4"),  # strongest of what is seen with what is reported
+    ("pair_p", "f4"),
+    ("pair_samples", "f4"),  # effective
     ("share", "f4", (NODES,)),
     ("coupling", "f4", (NODES,)),
     ("recent", "f4", (CHANNELS,)),  # value a bin, mean over the bins since the evaluation before
@@ -53,7 +57,7 @@ _SNAPSHOT: list[tuple[Any, ...]] = [
     ("core", "u1"),
     ("cut", "u1"),
     ("bins", "u1"),  # valid bins in the window
-    ("pair", "u1"),  # nodes of pair_correlation, 4 x vision + event
+    ("pair", "u1"),  # of pair_correlation, 4 a + b: pair_nodes a and 4 + b
     ("pair_lag", "i1"),  # bins, positive: the event node follows
     ("phase", "u1"),
     ("evaluated", "u1"),
@@ -70,6 +74,8 @@ _PRIVATE: list[tuple[Any, ...]] = [
     ("seen", "u4"),  # valid bins so far
     ("levels", "u4"),  # bins in the level's statistics
     ("phase_ms", "i4"),
+    ("delta_ms", "i4"),
+    ("stale_bins", "i4"),
     ("seed", "u4"),
     ("ring", "u2", (WINDOW, CHANNELS)),  # halves: transformed activity less offset
     ("sampled", "u2", (WINDOW,)),  # channels of a column that had a sample
@@ -82,7 +88,8 @@ _PRIVATE: list[tuple[Any, ...]] = [
     ("mean", "f4", (NODES,)),
     ("variance", "f4", (NODES,)),
     ("history", "f4", (LAGS, NODES + 1)),  # standardised nodes and level by bin modulo LAGS
-    ("cross", "f4", (2 * LAGS + 1, 4, 4)),  # nodes 0-3 with 4-7, lag -8 first
+    ("cross", "f4", (2 * LAGS + 1, 4, 4)),  # pair_nodes 0-3 with 4-7, lag -8 first
+    ("pair_nodes", "u1", (NODES,)),  # what is seen, then what is reported
     ("with_level", "f4", (2 * LAGS + 1, NODES)),
     ("auto", "f4", (LAGS + 1, NODES + 1)),
     ("beta", "f4"),
@@ -101,6 +108,8 @@ _PRIVATE: list[tuple[Any, ...]] = [
     ("used", "u2"),  # channels declared so far
     ("mean_kind", "u2"),
     ("anchored", "u2"),  # channels whose offset is set
+    ("seen_nodes", "u1"),  # nodes that frames have fed
+    ("told_nodes", "u1"),  # nodes that events have fed
     ("linked", "u1"),  # bit k: history of the k-th newest closed bin is usable
     ("started", "u1"),
     ("null_due", "u1"),
@@ -200,5 +209,7 @@ def fresh_row() -> Rows:
         row[name] = 1
     row["null_age"] = 65535
     row["share"] = 1.0 / NODES
-    row["diversity"] = 1
+    row["pair_nodes"] = range(NODES)
+    row["diversity"] = row["stability"] = 1
+    row["pair_p"] = 1
     return row

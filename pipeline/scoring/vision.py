@@ -82,7 +82,8 @@ class FrameValues:
     """What one frame feeds.
 
     Attributes:
-        values: the eight channels of VISION; class surprise is left 0, the engine computes it.
+        values: the eight channels of VISION, NaN what was not measured; class surprise is left 0,
+            the engine computes it.
         classes: class bucket -> objects.
     """
 
@@ -112,8 +113,8 @@ class VisionChannels:
         width: int,
         height: int,
         *,
-        people_changes: int,
-        motion: float,
+        people_changes: int | None,
+        motion: float | None,
     ) -> FrameValues:
         """Give the values of a frame.
 
@@ -121,8 +122,10 @@ class VisionChannels:
             detections: of the whole frame.
             width: of the frame, pixels.
             height: of the frame, pixels.
-            people_changes: tracks of people that began or ended with this frame.
-            motion: mean displacement of the tracks since their last frame over the diagonal.
+            people_changes: tracks of people that began or ended with this frame, None if it moved
+                no track.
+            motion: mean displacement of the tracks since their last frame over the diagonal, None
+                likewise.
         """
         mass = [0.0] * len(VISION)
         classes: dict[int, int] = {}
@@ -134,8 +137,8 @@ class VisionChannels:
             counts = np.bincount(self.bucket[ids])
             classes = {k: int(n) for k, n in enumerate(counts) if n}
             spread = _spread(detections.xyxy, math.hypot(width, height))
-        mass[1] = float(people_changes)
-        mass[6] = motion
+        mass[1] = math.nan if people_changes is None else float(people_changes)
+        mass[6] = math.nan if motion is None else motion
         mass[7] = spread
         return FrameValues(tuple(mass), classes)
 

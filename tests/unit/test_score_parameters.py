@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 
 from pipeline.errors import SettingsError
 from pipeline.settings import load_settings
-from workers.score import parameters_of
+from workers.score import parameters_of, read_maps
 
 
 @pytest.mark.parametrize("bin_ms", [10, 19, 250, 5001, 60_000])
@@ -18,6 +20,22 @@ def test_any_bin_and_hop_that_is_taken_works(bin_ms: int, hop: int) -> None:
 
     assert (found.delta_ms, found.hop_bins) == (bin_ms, hop)
     assert found.stale_after_ms >= bin_ms
+
+
+def test_the_channel_map_file_is_read(tmp_path: Path) -> None:
+    """A file that is away or no text is a wrong setting; without one names are free."""
+    path = tmp_path / "channels.toml"
+    with pytest.raises(SettingsError, match=r"channels\.toml.*No such file"):
+        read_maps(path)
+    path.write_text('version = 1\n[[map]]\nsources = "cam-*"\nchannels = { x = 1 }')
+    found = read_maps(path).of("cam-1")
+
+    assert found is not None
+    assert found.channels["x"].place == 1
+    assert read_maps(None).of("cam-1") is None
+    path.write_text("version = [")
+    with pytest.raises(SettingsError, match=r"channels\.toml"):
+        read_maps(path)
 
 
 def test_a_hop_that_does_not_divide_the_window_is_refused() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import msgpack
@@ -15,6 +16,7 @@ from pipeline.memory import Remembered
 from pipeline.records import Detections
 from pipeline.score_inputs import Input, Inputs
 from pipeline.scorer import AT_REST, PartitionScorer, Result
+from pipeline.scoring.channels import VISION
 from pipeline.scoring.engine import Engine, warm_up
 from pipeline.wire import Envelope, EventEntry
 from pipeline.wire_results import DetectionEntry
@@ -164,6 +166,109 @@ def test_silence_lets_the_level_fall_and_says_so() -> None:
     assert all((row["kind"], row["inputs"], row["n"]) == ("tick", 0, 400) for row in ticks)
     assert (float(ticks[-1]["level"]), ticks[-1]["phase"]) == AT_REST
     assert fields_of(scorer.tick(T0 + 400 * 250 + 50_000)) == []
+
+
+def test_a_tick_that_is_not_shown_leaves_the_source_as_it_is() -> None:
+    """So a straggler is judged by what was written: here and by an owner that knows no more."""
+    scorer, kept = scorer_of(), dict[str, dict[str, bytes]](s={})
+    remember(kept, score(scorer, *[event(250 * k, {"a": float(k % 7)}) for k in range(80)]))
+    before = state_of(scorer, "s")
+
+    assert scorer.tick(T0 + 80 * 250 + 5000).scores == []
+
+    assert state_of(scorer, "s") == before
+    other = PartitionScorer(Engine())
+    other.learn({"s": Remembered(**kept["s"])})
+    straggler = event(80 * 250 + 100, {"a": 3.0})
+    assert score(scorer, straggler).scores == score(other, straggler).scores
+    assert state_of(scorer, "s") == state_of(other, "s")
+
+
+def test_shown_ticks_are_remembered() -> None:
+    """Whoever takes over after a shown tick goes on exactly as its owner would have."""
+    rng, level = np.random.default_rng(3), np.zeros(4)
+    inputs = []
+    for k in range(400):
+        level = 0.5 * level + 0.45 * np.roll(level, 1) + rng.normal(size=4)
+        inputs.append(event(k * 250, {f"c{j}": float(x) for j, x in enumerate(np.abs(level))}))
+    scorer, kept = scorer_of(), dict[str, dict[str, bytes]](s={})
+    remember(kept, score(scorer, *inputs))
+    shown = 0
+    for second in range(1, 12):
+        result = scorer.tick(T0 + 400 * 250 + 1000 * second)
+        shown += len(result.scores)
+        remember(kept, result)
+        other = PartitionScorer(Engine())
+        other.learn({"s": Remembered(**kept["s"])})
+        assert state_of(other, "s") == state_of(scorer, "s")
+
+    assert shown > 2
+
+
+def test_a_frame_whose_time_is_not_newer_is_a_straggler() -> None:
+    """In order by id, behind by `ts`: scored, marked and counted, and it moves no track."""
+    scorer = scorer_of()
+    score(scorer, *[frame(100 * k) for k in range(4)])
+    behind = frame(400)
+    assert isinstance(behind.value, DetectionEntry)
+    behind.value.envelope = replace(behind.value.envelope, ts_ms=T0 + 250)
+    result = score(scorer, behind)
+    (row,) = fields_of(result)
+
+    assert (row["late"], row["data"]["tracks"]) == (1, [])
+    assert result.ledger()["frames_late"] == 1
+    assert [r.get("late") for r in fields_of(score(scorer, frame(500)))] == [None]
+
+
+def test_a_straggler_says_nothing_of_motion() -> None:
+    """What moved no track has measured no motion: the channel keeps its mean."""
+    scorer = scorer_of()
+    moving = [frame(100 * k, 1) for k in range(8)]
+    for k, one in enumerate(moving):
+        assert isinstance(one.value, DetectionEntry)
+        one.value.detections.xyxy[:] += 20 * k
+    score(scorer, *moving)
+    slot = scorer._memories["s"].slot
+    before = scorer._engine._rows[slot].copy()
+    late = frame(750)
+    assert isinstance(late.value, DetectionEntry)
+    late.value.envelope = replace(late.value.envelope, ts_ms=T0 + 699)
+    score(scorer, late)
+    after = scorer._engine._rows[slot]
+
+    motion, people = VISION.index("vision.motion"), VISION.index("vision.people")
+    assert after["count"][motion] == before["count"][motion] > 0
+    assert after["count"][people] == before["count"][people] + 1
+
+
+def test_a_source_whose_every_input_is_refused_leaves_the_memory() -> None:
+    """Names that bring nothing are not kept for ever."""
+    scorer = scorer_of("s", "t")
+    score(scorer, event(0), event(1, {f"c{k}": 1.0 for k in range(17)}, source="t"))
+    scorer.tick(T0 + 200_000)
+    assert len(scorer) == 2
+
+    scorer.tick(T0 + 400_000)
+    scorer.tick(T0 + 800_000)
+
+    assert len(scorer) == 0
+
+
+def test_the_state_says_why_a_level_is_low() -> None:
+    """One channel scores 0, and a window takes 64 bins; once neither holds nothing is said."""
+    scorer = scorer_of("s", "t")
+    notes = []
+    for bins, names in ((20, "a"), (30, "ab"), (130, "ab")):
+        inputs = [event(250 * k, dict.fromkeys(names, 1.0)) for k in range(bins)]
+        scorer.learn({"s": None})
+        (write,) = score(scorer, *inputs).sources
+        state = dict(zip(write.state[::2], write.state[1::2], strict=True))
+        notes.append(state.get("note"))
+        assert ("note" in write.absent) == ("note" not in state)
+
+    assert str(notes[0]).startswith("one channel alone always scores 0; the window holds 1")
+    assert str(notes[1]).startswith("the window holds 2")
+    assert notes[2] is None
 
 
 def remember(kept: dict[str, dict[str, bytes]], result: Result) -> None:

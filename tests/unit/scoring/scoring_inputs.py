@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from pipeline.scoring.batch import EVENT, InputBatch
+from pipeline.scoring.batch import EVENT, FRAME, InputBatch, InputBuilder
 from pipeline.scoring.engine import Engine
 
 Floats = NDArray[np.float64]
@@ -37,6 +37,16 @@ def bins(engine: Engine, slot: int, values: Floats, first: int = 0) -> InputBatc
         codes,
         values.astype(np.float32).ravel(),
     )
+
+
+def seen_and_told(engine: Engine, slot: int, values: Floats) -> InputBatch:
+    """Make a frame and an event per bin: a frame of channels 0 to 7, an event of the others."""
+    builder = InputBuilder()
+    for k, row in enumerate(values.tolist()):
+        at_ms = bin_start(engine, slot, k)
+        builder.add(slot, at_ms, FRAME, range(8), row[:8])
+        builder.add(slot, at_ms, EVENT, range(8, 16), row[8:])
+    return builder.build()
 
 
 def coupled(rng: np.random.Generator, count: int, coupling: float = 0.85) -> Floats:

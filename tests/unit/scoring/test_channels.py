@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import numpy as np
 import pytest
 
@@ -141,11 +139,9 @@ def test_map_version_is_as_of_the_snapshot() -> None:
     assert engine.data(slot, engine.snapshot(slot))["map_version"] != versions[1]
 
 
-def test_map_file(tmp_path: Path) -> None:
+def test_map_file() -> None:
     """A map file places names, kinds, signs, vision channels and node names by source pattern."""
-    path = tmp_path / "channels.toml"
-    path.write_text(MAP)
-    engine = Engine(maps=ChannelMaps.load(path))
+    engine = Engine(maps=ChannelMaps.parse(MAP, "channels.toml"))
     camera, log, other = (engine.slot(name) for name in ("cam-1", "log-1", "robot"))
 
     codes, _ = engine.encode_event(camera, {"door": 1, "window": 2, "temperature": -3})
@@ -164,16 +160,40 @@ def test_map_file(tmp_path: Path) -> None:
         engine.encode_event(camera, {"door": -1})
 
 
-def test_another_map_starts_anew(tmp_path: Path) -> None:
+def test_another_map_starts_anew() -> None:
     """A state saved under one assignment is not continued under another."""
-    path = tmp_path / "channels.toml"
-    path.write_text(MAP)
     engine = Engine()
     slot = engine.slot("cam-1")
     engine.step(bins(engine, slot, np.ones((20, 16))))
-    mapped = Engine(maps=ChannelMaps.load(path))
+    mapped = Engine(maps=ChannelMaps.parse(MAP, "channels.toml"))
 
     assert mapped.source_ts(mapped.restore("cam-1", engine.save(slot))) is None
+
+
+def test_a_map_may_widen_the_bins() -> None:
+    """A map's `bin_ms` holds for its sources alone, and levels say so."""
+    maps = ChannelMaps.parse(
+        'version = 1\n[[map]]\nsources = "agent-*"\nbin_ms = 1000\n'
+        'channels = { "*" = { place = 8 } }',
+        "channels.toml",
+    )
+    engine = Engine(maps=maps)
+    agent, camera = engine.slot("agent-1"), engine.slot("cam-1")
+    builder = InputBuilder()
+    for slot in (agent, camera):
+        for second in range(32):
+            builder.add(slot, START_MS + 1000 * second, EVENT, [8], [1.0])
+    engine.step(builder.build())
+
+    wide, plain = engine.snapshot(agent), engine.snapshot(camera)
+    assert (wide["bins"], plain["bins"]) == (pytest.approx(30, abs=2), 64)
+    assert engine.bin_start(agent, START_MS + 999) - engine.bin_start(agent, START_MS) in (0, 1000)
+    versions = [engine.data(s, engine.snapshot(s))["engine_version"] for s in (agent, camera)]
+    assert versions[0] == versions[1].replace("250ms", "1000ms")
+    again = Engine(maps=maps)
+    assert again.save(again.restore("agent-1", engine.save(agent))) == engine.save(agent)
+    other = Engine()
+    assert other.source_ts(other.restore("agent-1", engine.save(agent))) is None
 
 
 @pytest.mark.parametrize(
@@ -181,7 +201,7 @@ def test_another_map_starts_anew(tmp_path: Path) -> None:
     [
         ("version = 2", "version 2, must be 1"),
         ("version = 1\nmaps = []", "unknown keys"),
-        ("version = [", "channel map file"),
+        ("version = [", "Invalid value"),
         ('version = 1\n[[map]]\nsource = "a"', "needs `sources`"),
         ('version = 1\n[[map]]\nsources = "a"\nchannels = { x = 16 }', "place 16 of x"),
         ('version = 1\n[[map]]\nsources = "a"\nchannels = { "x y" = 1 }', "no channel name"),
@@ -190,6 +210,8 @@ def test_another_map_starts_anew(tmp_path: Path) -> None:
             "x",
         ),
         ('version = 1\n[[map]]\nsources = "a"\nnodes = { 9 = "n" }', "node '9'"),
+        ('version = 1\n[[map]]\nsources = "a"\nbin_ms = 0', "bin_ms 0, must be 1 to"),
+        ('version = 1\n[[map]]\nsources = "a"\nbin_ms = 2.5', "whole number"),
         (
             'version = 1\n[[map]]\nsources = "a"\n[map.channels]\nx = 1\n'
             'y = { place = 1, kind = "mean" }',
@@ -197,19 +219,12 @@ def test_another_map_starts_anew(tmp_path: Path) -> None:
         ),
     ],
 )
-def test_wrong_map_files(tmp_path: Path, text: str, message: str) -> None:
+def test_wrong_map_files(text: str, message: str) -> None:
     """A wrong file stops the process with a message that says where."""
-    path = tmp_path / "channels.toml"
-    path.write_text(text)
+    with pytest.raises(SettingsError, match=message) as error:
+        ChannelMaps.parse(text, "channels.toml")
 
-    with pytest.raises(SettingsError, match=message):
-        ChannelMaps.load(path)
-
-
-def test_missing_map_file(tmp_path: Path) -> None:
-    """A file that is away is a wrong setting."""
-    with pytest.raises(SettingsError, match=r"away\.toml"):
-        ChannelMaps.load(tmp_path / "away.toml")
+    assert "channels.toml" in str(error.value) or "channel map" in str(error.value)
 
 
 def test_coco_labels_go_by_supercategory() -> None:

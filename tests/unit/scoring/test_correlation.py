@@ -4,17 +4,15 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from numpy.typing import NDArray
 from scipy import stats
 
-from pipeline.scoring.channels import VISION
+from pipeline.scoring.batch import EVENT, FRAME, InputBuilder
+from pipeline.scoring.channels import VISION, Channel, ChannelMap, ChannelMaps
 from pipeline.scoring.correlation import effective, survivors
 from pipeline.scoring.engine import Engine
 from pipeline.scoring.parameters import LAGS
 from pipeline.scoring.state import ROW
-from tests.unit.scoring.scoring_inputs import bins, independent
-
-Floats = NDArray[np.float64]
+from tests.unit.scoring.scoring_inputs import Floats, bin_start, bins, independent, seen_and_told
 
 
 def planted(rng: np.random.Generator, count: int, lag: int) -> Floats:
@@ -36,7 +34,7 @@ def test_planted_lag(lag: int) -> None:
     values = planted(np.random.default_rng(1), 900, lag)
     engine = Engine()
     slot = engine.slot("a")
-    engine.step(bins(engine, slot, values))
+    engine.step(seen_and_told(engine, slot, values))
 
     rho = np.array(engine._rows[slot]["cross"]) / np.sqrt(
         engine._rows[slot]["auto"][0, 0] * engine._rows[slot]["auto"][0, 4]
@@ -55,7 +53,7 @@ def test_correlation_tracks_numpy() -> None:
     lag, count = 3, 900
     values = planted(np.random.default_rng(2), count, lag)
     engine = Engine()
-    engine.step(bins(engine, engine.slot("a"), values))
+    engine.step(seen_and_told(engine, engine.slot("a"), values))
     row = engine._rows[0]
 
     x, y = np.log1p(values[: count - lag, 0]), np.log1p(values[lag:, 8])
@@ -67,12 +65,11 @@ def test_correlation_tracks_numpy() -> None:
 
 
 def test_data_and_report_name_the_pair() -> None:
-    """Entries carry the strongest surviving pair by node names; the report adds p and bits."""
+    """Entries carry the strongest surviving pair by node names; the report has all of them."""
     engine = Engine()
     slot = engine.slot("a")
     values = planted(np.random.default_rng(3), 700, 3)
-    batch = bins(engine, slot, values)
-    engine.step(batch)
+    engine.step(seen_and_told(engine, slot, values))
     engine._assignments[slot] = engine._assignments[slot].with_frames()
     engine.encode_event(slot, dict.fromkeys([f"e{k}" for k in range(8)], 1.0))
 
@@ -84,9 +81,47 @@ def test_data_and_report_name_the_pair() -> None:
     assert pair["lag_ms"] == first["lag_ms"] == 750
     assert pair["r"] > 0.5
     assert first["significant"]
+    assert pair["p"] == pytest.approx(first["p"], abs=1e-6)
+    assert pair["bits"] == pytest.approx(-0.5 * np.log2(1 - pair["r"] ** 2))
+    assert 300 < pair["samples"] <= 511
     assert first["p"] < 1e-6
     assert first["bits"] == pytest.approx(-0.5 * np.log2(1 - first["r"] ** 2))
     assert VISION[0] == "vision.people"
+
+
+def test_reports_alone_have_no_vision() -> None:
+    """Sixteen names fill vision's nodes too; they are reported all the same."""
+    engine = Engine()
+    slot = engine.slot("a")
+    engine.step(bins(engine, slot, planted(np.random.default_rng(3), 700, 3)))
+    engine.encode_event(slot, dict.fromkeys([f"e{k}" for k in range(16)], 1.0))
+
+    correlation = engine.data(slot, engine.snapshot(slot))["correlation"]
+    assert correlation["consciousness_correlation"] is None
+    assert correlation["pair"] is None
+    assert engine.report(slot)["pairs"] == []
+
+
+def test_a_map_may_put_either_kind_anywhere() -> None:
+    """What is seen is what frames feed: here nodes 5 and 6; a node of both kinds is neither."""
+    places = {"vision.people": 10, "vision.motion": 12, "door": 0, "bell": 13}
+    channels = {name: Channel(place) for name, place in places.items()}
+    engine = Engine(maps=ChannelMaps((ChannelMap("*", channels),)))
+    slot = engine.slot("a")
+    rng, builder = np.random.default_rng(4), InputBuilder()
+    drive = rng.standard_normal(700)
+    for k in range(2, 700):
+        at_ms = bin_start(engine, slot, k)
+        both = [float(np.exp(drive[k])), float(rng.poisson(2))]
+        builder.add(slot, at_ms, FRAME, [10, 12], both)
+        builder.add(slot, at_ms, EVENT, [0, 13], [float(np.exp(drive[k - 2])), both[0]])
+    engine.step(builder.build())
+
+    pair = engine.data(slot, engine.snapshot(slot))["correlation"]["pair"]
+    assert (pair["vision"], pair["event"], pair["lag_ms"]) == ("vision.people", "door", 500)
+    assert pair["r"] > 0.9
+    names = [(e["vision"], e["event"]) for e in engine.report(slot)["pairs"]]
+    assert names == [("vision.people", "door")]
 
 
 def test_independent_pairs_do_not_survive() -> None:
@@ -95,7 +130,8 @@ def test_independent_pairs_do_not_survive() -> None:
     found = 0
     for k in range(40):
         slot = engine.slot(f"s{k}")
-        engine.step(bins(engine, slot, independent(np.random.default_rng(k), 520)))
+        values = independent(np.random.default_rng(k), 520)
+        engine.step(seen_and_told(engine, slot, values))
         found += engine._rows[slot]["pair_correlation"] != 0
 
     assert found <= 6

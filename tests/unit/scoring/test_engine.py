@@ -10,6 +10,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from pipeline.errors import EntryError, Reason
+from pipeline.scoring import parameters
 from pipeline.scoring.batch import EVENT, FRAME, HEARTBEAT, TICK, InputBatch, InputBuilder
 from pipeline.scoring.engine import Engine, is_compiled, warm_up
 from pipeline.scoring.kernel import ON_TIME, PATCHED, TOO_LATE
@@ -326,7 +327,7 @@ def test_heartbeats_make_silence_valid() -> None:
         engine.step(builder.build())
         counts.append(bin(int(engine._rows[slot]["valid"])).count("1"))
 
-    assert counts == [59, 30 + Parameters().stale_bins]
+    assert counts == [59, 30 + Parameters().stale_bins(DELTA_MS)]
 
 
 def test_missing_bins_leave_integration_unknown() -> None:
@@ -430,6 +431,54 @@ def test_late_counts_reach_snapshots() -> None:
     assert result.snapshots[result.snapshot[1]]["late"] == 1
 
 
+def test_a_look_ahead_changes_nothing() -> None:
+    """`peek` gives what a step gives, and leaves the source as it is."""
+    engine = Engine()
+    slot = engine.slot("a")
+    engine.step(window(engine, slot, 0, 161))
+    before = engine.save(slot)
+
+    seen = engine.peek(tick(engine, slot, 190))
+
+    assert engine.save(slot) == before
+    done = engine.step(tick(engine, slot, 190))
+    assert seen.level.tolist() == done.level.tolist() != [0.0]
+    assert seen.snapshots.tobytes() == done.snapshots.tobytes()
+
+
+def test_what_an_older_engine_saved_is_not_continued(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Numbers of two engine versions never meet in one window."""
+    engine = Engine()
+    slot = engine.slot("a")
+    engine.step(window(engine, slot, 0, 50))
+    blob = engine.save(slot)
+    monkeypatch.setattr(parameters, "ENGINE_VERSION", parameters.ENGINE_VERSION + 1)
+    newer = Engine()
+
+    assert newer.source_ts(newer.restore("a", blob)) is None
+    assert newer.data(0, newer.snapshot(0))["engine_version"].startswith(
+        f"{parameters.ENGINE_VERSION}-250ms-"
+    )
+
+
+def test_trend_and_stability() -> None:
+    """A level that rises says so, one that stands still is steady and stable."""
+    engine = Engine()
+    slot = engine.slot("a")
+    rise = engine.step(window(engine, slot, 0, 81))
+    rising = engine.data(slot, rise.snapshots[rise.snapshot[-1]])
+    engine.step(tick(engine, slot, 400))
+    fallen = engine.data(slot, engine.snapshot(slot))
+    quiet = Engine()
+    quiet.step(bins(quiet, quiet.slot("a"), np.ones((200, 16))))
+    steady = quiet.data(0, quiet.snapshot(0))
+
+    assert (rising["trend"], fallen["trend"], steady["trend"]) == ("rising", "falling", "steady")
+    assert steady["stability"] == 1.0
+    assert 0.0 < rising["stability"] < 1.0
+    assert (rising["band"], fallen["band"]) == ("high", "low")
+
+
 def test_slots_are_reused_clean() -> None:
     """A forgotten source's slot serves the next one, with nothing left in it; capacity grows."""
     engine = Engine(capacity=1)
@@ -474,7 +523,8 @@ def test_values_are_checked() -> None:
 
 
 def test_warm_up() -> None:
-    """Warming up compiles or loads, says how long it took, and leaves the kernel ready."""
-    assert warm_up() >= 0
+    """Warming up compiles or loads, and leaves the kernel ready."""
+    warm_up()
+
     assert is_compiled()
     assert NEVER < -(2**60)

@@ -99,6 +99,15 @@ def test_emergent_takes_an_ignition() -> None:
     assert not quiet["ignitions"].any()
 
 
+def test_emergent_takes_surrogates() -> None:
+    """Without a null nothing becomes emergent, however high the level."""
+    plain = score(ring(0.95, stimulus_bins=24), SOURCES, 160, Parameters(surrogates=False))
+
+    assert (plain.snapshots["level"] > 0.8).any()
+    assert (plain.snapshots["ignitions"] > 0).any()
+    assert plain.snapshots["phase"].max() == PHASES.index("focused")
+
+
 def test_phases_move_one_step_at_a_time_and_dwell() -> None:
     """No phase is skipped, and each is kept for at least three evaluations."""
     phases = score(ring(0.85), SOURCES, 256, fill=0).snapshots["phase"].astype(int)
