@@ -69,7 +69,7 @@ $(STAMP): $(INPUTS)
 	  || { rm -rf $(VENV); echo "no venv: apt install python3-venv"; exit 2; }
 	@echo "Installing into $(VENV), with $(PINS): minutes the first time"
 	@$(BIN)/python -m pip install --quiet --constraint $(PINS) --editable '.[dev]'
-	@echo "Compiling the scoring kernels, once"
+	@echo "Compiling the scoring kernels, once: half a minute"
 	@$(BIN)/python -c 'from pipeline.scoring.engine import warm_up; warm_up()'
 	@touch $@
 

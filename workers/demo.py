@@ -18,6 +18,7 @@ from typing import Any
 
 from rich.console import Console
 from rich.live import Live
+from rich.status import Status as RichStatus
 from rich.table import Table
 
 from pipeline.client import Client
@@ -35,6 +36,10 @@ SCENE_FPS = 15.0
 SCENE_SEED = 1_000_037  # beyond those that the model was trained or evaluated on
 SCENE_CONFIDENCE = 0.35  # where precision and recall balance on held-out scenes
 START_S = 180.0
+USUAL_S = 12.0
+FIRST_START = (
+    "the first start on a machine compiles the score and exports the model, a minute or so"
+)
 DRAIN_S = 20.0
 TABLE_HZ = 4
 SPARKS = "▁▂▃▄▅▆▇█"
@@ -84,8 +89,8 @@ async def _demo(args: argparse.Namespace, settings: Settings, group: Group) -> i
     for number in (signal.SIGINT, signal.SIGTERM):
         asyncio.get_running_loop().add_signal_handler(number, stop.set)
     keys = Keys(settings.streams.key_prefix, settings.streams.partitions)
-    with console.status("starting Redis and the workers …"):
-        await _until_ready(group, keys)
+    with console.status("starting Redis and the workers …") as shown:
+        await _until_ready(group, keys, shown)
     console.print(f"page and API at {group.page.url}", highlight=False)
     publish = _publish_video(args.input) if args.input else _publish_scene(args.seed)
     async with Client(group.redis_url, key_prefix=keys.prefix) as client:
@@ -103,9 +108,9 @@ async def _demo(args: argparse.Namespace, settings: Settings, group: Group) -> i
     return 0 if status.is_balanced else 1
 
 
-async def _until_ready(group: Group, keys: Keys) -> None:
+async def _until_ready(group: Group, keys: Keys, shown: RichStatus) -> None:
     """Wait for a detect worker in its group, an owner of every partition, and the page."""
-    deadline_s = monotonic() + START_S
+    began_s = monotonic()
     while True:
         group.check()
         try:
@@ -117,8 +122,11 @@ async def _until_ready(group: Group, keys: Keys) -> None:
                 return
         except DependencyError:
             pass  # the first worker has not made the deployment yet
-        if monotonic() > deadline_s:
+        waited_s = monotonic() - began_s
+        if waited_s > START_S:
             raise DependencyError(f"the workers were not ready after {START_S:.0f} s")
+        if waited_s > USUAL_S:
+            shown.update(f"{FIRST_START} ({waited_s:.0f} s so far)")
         await asyncio.sleep(0.1)
 
 
