@@ -33,7 +33,10 @@ Input = tuple[int, int, int, dict[str, float]]
 
 
 def story(seed: int, count: int) -> list[Input]:
-    """Make inputs of three sources: coupled events, frames, heartbeats, stragglers, gaps."""
+    """Make inputs of three sources: coupled events, frames, heartbeats, stragglers, gaps, ticks.
+
+    A tick is at the source's clock or ahead of it, so that what comes next may be a straggler.
+    """
     rng = np.random.default_rng(seed)
     clock = [START_MS + int(rng.integers(0, 1000)) for _ in SOURCES]
     drive = np.zeros(6)
@@ -45,12 +48,14 @@ def story(seed: int, count: int) -> list[Input]:
         )
         ts = clock[source] - int(rng.choice([0, 600, 5000, 40_000], p=[0.9, 0.05, 0.03, 0.02]))
         drive = 0.8 * np.roll(drive, 1) + rng.standard_normal(6)
-        kind = int(rng.choice([EVENT, HEARTBEAT, FRAME], p=[0.8, 0.05, 0.15]))
+        kind = int(rng.choice([EVENT, HEARTBEAT, FRAME, TICK], p=[0.72, 0.05, 0.13, 0.1]))
         if kind == FRAME and source != 0:
             kind = EVENT
+        if kind == TICK:
+            ts = clock[source] + int(rng.choice([0, 300, 1500, 9000], p=[0.6, 0.2, 0.15, 0.05]))
         names = rng.choice(6, int(rng.integers(1, 6)), replace=False)
         values = {f"c{k}": float(np.exp(drive[k])) * (-1) ** k for k in names}
-        out.append((source, ts, kind, {} if kind == HEARTBEAT else values))
+        out.append((source, ts, kind, {} if kind in (HEARTBEAT, TICK) else values))
     return out
 
 
