@@ -15,7 +15,7 @@ TORCH  ?= auto
 GPU    := $(if $(filter auto,$(TORCH)),$(shell nvidia-smi -L 2>/dev/null | head -n 1),)
 PINS   := $(if $(filter cuda,$(TORCH))$(GPU),constraints.txt,constraints-cpu.txt)
 
-.PHONY: help setup demo test check fmt bench browser cluster fault fault-short nodes force
+.PHONY: help setup demo test check fmt long bench browser cluster fault fault-short nodes force
 .DEFAULT_GOAL := help
 
 help: ## show this
@@ -38,6 +38,9 @@ check: $(STAMP) ## lint, formatting, types, import rules
 fmt: $(STAMP) ## put the code in order
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
+
+long: $(STAMP) ## the statistics over many samples, 4 minutes
+	$(BIN)/python -m pytest -m long $(ARGS)
 
 bench: $(STAMP) ## measure what README prints
 	$(BIN)/python -m pytest -m bench -s $(ARGS)

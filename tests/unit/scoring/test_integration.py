@@ -243,6 +243,7 @@ def white_noise(number: int, seed: int) -> tuple[Floats, Floats]:
     return corrected, score
 
 
+@pytest.mark.timeout(300)
 @pytest.mark.parametrize("number", [20_000, pytest.param(100_000, marks=pytest.mark.long)])
 def test_white_noise(number: int) -> None:
     """White noise: Phi(4|4) .461 without correction, below .003 with it, score rarely above .20.
