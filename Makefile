@@ -19,7 +19,7 @@ PINS   := $(if $(filter cuda,$(TORCH))$(GPU),constraints.txt,constraints-cpu.txt
 .DEFAULT_GOAL := help
 
 help: ## show this
-	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-11s %s\n", $$1, $$2 }' Makefile
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-11s %s\n", $$1, $$2 }' Makefile
 
 setup: $(STAMP) ## make .venv with everything in it; TORCH=cpu or TORCH=cuda where auto errs
 
