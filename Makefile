@@ -42,8 +42,9 @@ fmt: $(STAMP) ## put the code in order
 long: $(STAMP) ## the statistics over many samples, 4 minutes
 	$(BIN)/python -m pytest -m long $(ARGS)
 
-bench: $(STAMP) ## measure what README prints
-	$(BIN)/python -m pytest -m bench -s $(ARGS)
+bench: $(STAMP) ## hold the score engine to its rates and size, then print them, 3 minutes
+	$(BIN)/python -m pytest -m bench -p no:randomly -s tests/bench $(ARGS)
+	$(BIN)/python -m benchmarks.scoring
 
 cluster: $(STAMP) ## the tests that use a Redis, with a Redis Cluster instead, 2 minutes
 	$(BIN)/python -m pytest --numprocesses auto --maxprocesses 8 --dist loadscope --on-cluster \
