@@ -6,8 +6,9 @@ Redis (embedded, AOF on), the workers and this generator share the machine's cor
 a backlog over many sources; a backlog in which every source of a batch has one input; and events
 offered at a constant rate, for the latency from XADD to score entry. Most inputs only add to an
 open bin: beside inputs a second stand evaluations a second, and beside the time to the score entry
-the time to the first entry whose level includes the input. `stolen_share` is what the host of a
-virtual machine gave to others meanwhile.
+the time to the first entry whose level includes the input. Windows are filled first and channels
+follow each other, so that there is a level: the share of score entries with one above 0 is printed.
+`stolen_share` is what the host of a virtual machine gave to others meanwhile.
 """
 
 from __future__ import annotations
@@ -21,7 +22,8 @@ import sys
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from itertools import islice
 from typing import Any
 from urllib.parse import urlsplit
 from urllib.request import urlopen
@@ -33,6 +35,7 @@ import numpy as np
 import psutil
 from redis import Redis
 
+from benchmarks.load import Load
 from pipeline.embedded import EmbeddedRedis
 from pipeline.partition import Keys
 from pipeline.scoring.parameters import Parameters
@@ -41,6 +44,12 @@ from pipeline.scoring.state import golden_phase
 # `PERCIPIO_PARTITIONS` counts: what a partition's turn costs is shared by the inputs it brings.
 KEYS = Keys(partitions=int(os.environ.get("PERCIPIO_PARTITIONS", Keys().partitions)))
 CHANNELS = 4
+KINDS, TURNS = 97, 400
+"""Courses of values that sources share, and turns until they come round."""
+FILL_TURNS, FILL_MS = 68, 250
+"""One event a bin for so many turns fills every window."""
+LONE_TURNS = 9
+"""Sources with an event every fourth bin have a level after so many."""
 PIPELINE = 1000
 PATIENCE_S = 300.0
 QUANTILES = (50, 95, 99)
@@ -58,6 +67,8 @@ class Row:
     redis_cpu_s: float
     score_entries: int
     evaluations: int
+    level_share: float
+    phases_changed: int
     stolen: float = 0.0
     entry_ms: Percentiles | None = None
     level_ms: Percentiles | None = None
@@ -72,6 +83,8 @@ class Row:
             "redis_cpu_us_per_event": round(self.redis_cpu_s / self.events * 1e6, 1),
             "score_entries": self.score_entries,
             "evaluations_per_s": round(self.evaluations / self.seconds),
+            "level_above_0_share": round(self.level_share, 3),
+            "phases_changed": self.phases_changed,
             "stolen_share": round(self.stolen, 2),
         }
         for name, found in (("entry", self.entry_ms), ("level", self.level_ms)):
@@ -80,46 +93,54 @@ class Row:
         return row
 
 
-def packed(*words: Any) -> bytes:
-    """Give a command as Redis reads it."""
-    command: Any = words  # hiredis types it as a tuple of one
+def words(*given: Any) -> bytes:
+    """Give the words of a command as Redis reads them, without how many there are."""
+    command: Any = given  # hiredis types it as a tuple of one
     told: bytes = hiredis.pack_command(command)
-    return told
+    return told.partition(b"\r\n")[2]
 
 
 class Publisher:
-    """Adds events of many sources; values follow a slow wave so that there is structure.
+    """Adds events of sources in turn; a source's channels follow each other as in `load.Load`.
 
-    It shares the cores with what it measures, so it packs commands ahead and reads replies raw.
+    It shares the cores with what it measures, so it packs words ahead and reads replies raw.
     """
 
     def __init__(self, url: str, sources: int) -> None:
         self._socket = socket.socket(socket.AF_UNIX)
         self._socket.connect(urlsplit(url).path)
-        self._names = [f"s{number}" for number in range(sources)]
-        rng = np.random.default_rng(7)
-        bodies = [
-            msgpack.packb({f"c{c}": float(v) for c, v in enumerate(row)})
-            for row in rng.gamma(2.0, 1.0, (997, CHANNELS))
+        names = [f"s{number}" for number in range(sources)]
+        self._heads = [
+            words("XADD", KEYS.of_source(name).events, "*", "source", name, "values")
+            for name in names
         ]
-        self._events = [
-            ("XADD", KEYS.of_source(name).events, "*", "source", name, "values", bodies[n % 997])
-            for n, name in enumerate(self._names * 5)
-        ]
-        self._packed = [packed(*event) for event in self._events]
+        events = islice(Load(sources=KINDS, channels=CHANNELS).events(), KINDS * TURNS)
+        self._values = [words(msgpack.packb(values)) for _, _, values in events]
         self._sent = 0
+
+    def _command(self, number: int) -> bytes:
+        """Give an event but for its first line and its time; turns come round after TURNS."""
+        turn, source = divmod(number, len(self._heads))
+        return self._heads[source] + self._values[turn % TURNS * KINDS + source % KINDS]
 
     def send(self, count: int, ts_ms: Sequence[int] | None = None) -> None:
         """Add `count` events, sources in turn."""
-        places = [(self._sent + n) % len(self._events) for n in range(count)]
+        events = [self._command(self._sent + n) for n in range(count)]
         self._sent += count
         if ts_ms is None:
-            commands = [self._packed[place] for place in places]
+            commands = [b"*7\r\n" + event for event in events]
         else:
-            timed = zip(places, ts_ms, strict=True)
-            commands = [packed(*self._events[n], "ts", at) for n, at in timed]
+            timed = zip(events, ts_ms, strict=True)
+            commands = [b"*9\r\n" + event + words("ts", at) for event, at in timed]
         self._socket.sendall(b"".join(commands))
         self._receive(count)
+
+    def send_turns(self, turns: int, begin_ms: int, every_ms: int) -> None:
+        """Add an event of every source at each of some times."""
+        sources = len(self._heads)
+        for begin in range(0, turns * sources, PIPELINE):
+            numbers = range(begin, min(turns * sources, begin + PIPELINE))
+            self.send(len(numbers), [begin_ms + n // sources * every_ms for n in numbers])
 
     def _receive(self, count: int) -> None:
         reader = hiredis.Reader()
@@ -237,11 +258,21 @@ def drain(client: Redis, events: int) -> None:
 
 @dataclass(slots=True)
 class Meter:
-    """Counters since `start`."""
+    """Counters since `start`.
+
+    Attributes:
+        client: of the Redis that is measured.
+        workers: that are measured.
+        redis: its process.
+        before: events scored before.
+        newest: score entry of each partition before.
+    """
 
     client: Redis
     workers: Workers
     redis: psutil.Process
+    before: int
+    newest: dict[int, bytes] = field(default_factory=dict)
     _evaluations: int = 0
     _entries: int = 0
     _cpu_s: tuple[float, float] = (0.0, 0.0)
@@ -252,6 +283,7 @@ class Meter:
         """Begin to count; the workers must run."""
         self._evaluations = self.workers.evaluations()
         self._entries = count_entries(self.client)
+        self.newest = {n: last_score(self.client, n) for n in range(KEYS.partitions)}
         self.restart_clock()
 
     def restart_clock(self) -> None:
@@ -265,6 +297,7 @@ class Meter:
         seconds = time.monotonic() - self._began_s
         worker_s, redis_s = self.workers.cpu_s(), cpu_s(self.redis)
         stolen_s = psutil.cpu_times().steal - self._stolen_s
+        level_share, phases_changed = shown(self.client, self.newest)
         return Row(
             name,
             events,
@@ -273,46 +306,50 @@ class Meter:
             redis_s - self._cpu_s[1],
             count_entries(self.client) - self._entries,
             self.workers.evaluations() - self._evaluations,
+            level_share,
+            phases_changed,
             stolen_s / seconds / psutil.cpu_count(),
         )
 
 
 @contextmanager
-def running(workers: int, sources: int, ts_ms: int | None) -> Iterator[tuple[Meter, Publisher]]:
-    """Run Redis and workers, warmed up with one event a source."""
+def running(
+    workers: int, sources: int, until_ms: int, turns: int, every_ms: int
+) -> Iterator[tuple[Meter, Publisher]]:
+    """Run Redis and workers, the windows filled by events at some times up to one."""
     with (
         EmbeddedRedis() as server,
         Redis.from_url(server.url) as client,
         score_workers(server.url, client, workers) as group,
     ):
         publisher = Publisher(server.url, sources)
-        publisher.send(sources, None if ts_ms is None else [ts_ms] * sources)
-        drain(client, sources)
-        yield Meter(client, group, psutil.Process(server.pid)), publisher
+        publisher.send_turns(turns, until_ms - (turns - 1) * every_ms, every_ms)
+        drain(client, turns * sources)
+        yield Meter(client, group, psutil.Process(server.pid), turns * sources), publisher
 
 
 def backlog(name: str, events: int, sources: int, workers: int, *, spread_ms: int) -> Row:
     """Measure a backlog; time between two events of a source is `spread_ms` of source time."""
-    start_ms = int(time.time() * 1000) - events // sources * spread_ms - 10_000
-    with running(workers, sources, start_ms) as (meter, publisher):
+    turns = events // sources
+    events = turns * sources
+    start_ms = int(time.time() * 1000) - turns * spread_ms - 10_000
+    fill_ms = max(spread_ms, FILL_MS)
+    filling = FILL_TURNS if fill_ms == FILL_MS else LONE_TURNS
+    with running(workers, sources, start_ms, filling, fill_ms) as (meter, publisher):
         meter.start()
         meter.workers.suspend()
-        for begin in range(0, events, PIPELINE):
-            numbers = range(begin, min(events, begin + PIPELINE))
-            publisher.send(
-                len(numbers), [start_ms + (1 + n // sources) * spread_ms for n in numbers]
-            )
+        publisher.send_turns(turns, start_ms + spread_ms, spread_ms)
         meter.restart_clock()
         meter.workers.resume()
-        drain(meter.client, sources + events)
+        drain(meter.client, meter.before + events)
         return meter.row(name, events)
 
 
 def offered(rate: int, seconds: float, sources: int, workers: int) -> Row:
     """Offer events at a constant rate; latency is what the entry ids tell."""
-    with running(workers, sources, None) as (meter, publisher):
+    until_ms = int(time.time() * 1000)
+    with running(workers, sources, until_ms, FILL_TURNS, FILL_MS) as (meter, publisher):
         meter.start()
-        warm = {n: last_score(meter.client, n) for n in range(KEYS.partitions)}
         began_s, sent, step = time.monotonic(), 0, max(1, rate // 200)
         while (elapsed_s := time.monotonic() - began_s) < seconds:
             if sent <= elapsed_s * rate:
@@ -320,14 +357,25 @@ def offered(rate: int, seconds: float, sources: int, workers: int) -> Row:
                 sent += step
             else:
                 time.sleep(0.001)
-        drain(meter.client, sources + sent)
+        drain(meter.client, meter.before + sent)
         row = meter.row(f"offered {rate}/s", sent)
-        found = [latencies(meter.client, n, after) for n, after in warm.items()]
+        found = [latencies(meter.client, n, after) for n, after in meter.newest.items()]
         row.entry_ms, row.level_ms = (
             tuple(np.percentile(np.concatenate(each), QUANTILES).round(1).tolist())
             for each in zip(*found, strict=True)
         )
         return row
+
+
+def shown(client: Redis, newest: dict[int, bytes]) -> tuple[float, int]:
+    """Give the share of new score entries with a level above 0, and how many changed phase."""
+    entries = above = moved = 0
+    for number, after in newest.items():
+        found: Any = client.xrange(KEYS.of(number).scores, b"(" + after)
+        entries += len(found)
+        above += sum(float(fields[b"level"]) > 0 for _, fields in found)
+        moved += sum(b"transition" in fields for _, fields in found)
+    return above / max(1, entries), moved
 
 
 def last_score(client: Redis, number: int) -> bytes:

@@ -104,13 +104,13 @@ def kuramoto(coupling: float) -> Generate:
     """
 
     def generate(rng: np.random.Generator, n: int) -> Counts:
-        speed = rng.normal(1.25, 0.3, NODES)
+        speed = rng.normal(0.8, 0.2, NODES)
         angle = rng.uniform(0, 2 * np.pi, NODES)
         out = np.zeros((n + SETTLE, NODES))
         for t in range(len(out)):
             for _ in range(4):
                 pull = np.sin(angle[None] - angle[:, None]).mean(1)
-                angle = angle + (speed + coupling * pull) / 4 + 0.1 * rng.standard_normal(NODES)
+                angle = angle + (speed + coupling * pull) / 4 + 0.15 * rng.standard_normal(NODES)
             out[t] = np.sin(angle)
         return _poisson(rng, np.exp(1 + np.repeat(out[SETTLE:], 2, 1)))
 
