@@ -20,22 +20,18 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from itertools import islice
 from typing import Any
-from urllib.parse import urlsplit
 from urllib.request import urlopen
 from zlib import crc32
 
-import hiredis
-import msgpack
 import numpy as np
 import psutil
 from redis import Redis
 
-from benchmarks.load import Load
+from benchmarks.publisher import Publisher
 from pipeline.embedded import EmbeddedRedis
 from pipeline.partition import Keys
 from pipeline.scoring.parameters import Parameters
@@ -43,14 +39,10 @@ from pipeline.scoring.state import golden_phase
 
 # `PERCIPIO_PARTITIONS` counts: what a partition's turn costs is shared by the inputs it brings.
 KEYS = Keys(partitions=int(os.environ.get("PERCIPIO_PARTITIONS", Keys().partitions)))
-CHANNELS = 4
-KINDS, TURNS = 97, 400
-"""Courses of values that sources share, and turns until they come round."""
 FILL_TURNS, FILL_MS = 68, 250
 """One event a bin for so many turns fills every window."""
 LONE_TURNS = 9
 """Sources with an event every fourth bin have a level after so many."""
-PIPELINE = 1000
 PATIENCE_S = 300.0
 QUANTILES = (50, 95, 99)
 Percentiles = tuple[float, ...]
@@ -91,65 +83,6 @@ class Row:
             if found is not None:
                 row |= {f"{name}_p{q}_ms": ms for q, ms in zip(QUANTILES, found, strict=True)}
         return row
-
-
-def words(*given: Any) -> bytes:
-    """Give the words of a command as Redis reads them, without how many there are."""
-    command: Any = given  # hiredis types it as a tuple of one
-    told: bytes = hiredis.pack_command(command)
-    return told.partition(b"\r\n")[2]
-
-
-class Publisher:
-    """Adds events of sources in turn; a source's channels follow each other as in `load.Load`.
-
-    It shares the cores with what it measures, so it packs words ahead and reads replies raw.
-    """
-
-    def __init__(self, url: str, sources: int) -> None:
-        self._socket = socket.socket(socket.AF_UNIX)
-        self._socket.connect(urlsplit(url).path)
-        names = [f"s{number}" for number in range(sources)]
-        self._heads = [
-            words("XADD", KEYS.of_source(name).events, "*", "source", name, "values")
-            for name in names
-        ]
-        events = islice(Load(sources=KINDS, channels=CHANNELS).events(), KINDS * TURNS)
-        self._values = [words(msgpack.packb(values)) for _, _, values in events]
-        self._sent = 0
-
-    def _command(self, number: int) -> bytes:
-        """Give an event but for its first line and its time; turns come round after TURNS."""
-        turn, source = divmod(number, len(self._heads))
-        return self._heads[source] + self._values[turn % TURNS * KINDS + source % KINDS]
-
-    def send(self, count: int, ts_ms: Sequence[int] | None = None) -> None:
-        """Add `count` events, sources in turn."""
-        events = [self._command(self._sent + n) for n in range(count)]
-        self._sent += count
-        if ts_ms is None:
-            commands = [b"*7\r\n" + event for event in events]
-        else:
-            timed = zip(events, ts_ms, strict=True)
-            commands = [b"*9\r\n" + event + words("ts", at) for event, at in timed]
-        self._socket.sendall(b"".join(commands))
-        self._receive(count)
-
-    def send_turns(self, turns: int, begin_ms: int, every_ms: int) -> None:
-        """Add an event of every source at each of some times."""
-        sources = len(self._heads)
-        for begin in range(0, turns * sources, PIPELINE):
-            numbers = range(begin, min(turns * sources, begin + PIPELINE))
-            self.send(len(numbers), [begin_ms + n // sources * every_ms for n in numbers])
-
-    def _receive(self, count: int) -> None:
-        reader = hiredis.Reader()
-        while count:
-            reader.feed(self._socket.recv(1 << 16))
-            while (reply := reader.gets()) is not False:
-                if isinstance(reply, Exception):
-                    raise SystemExit(f"Redis refuses an event: {reply}")
-                count -= 1
 
 
 def ledger(client: Redis, term: str) -> int:
@@ -322,7 +255,7 @@ def running(
         Redis.from_url(server.url) as client,
         score_workers(server.url, client, workers) as group,
     ):
-        publisher = Publisher(server.url, sources)
+        publisher = Publisher(server.url, sources, KEYS)
         publisher.send_turns(turns, until_ms - (turns - 1) * every_ms, every_ms)
         drain(client, turns * sources)
         yield Meter(client, group, psutil.Process(server.pid), turns * sources), publisher

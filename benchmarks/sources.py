@@ -21,7 +21,8 @@ import msgpack
 import psutil
 from redis import Redis
 
-from benchmarks.events import KEYS, PIPELINE, Workers, drain, ledger, score_workers
+from benchmarks.events import KEYS, Workers, drain, ledger, score_workers
+from benchmarks.publisher import PIPELINE
 from benchmarks.scaling_memory import grow
 from benchmarks.scoring import Plain, traced
 from pipeline.embedded import EmbeddedRedis
@@ -125,7 +126,7 @@ def main() -> None:
         publish(client, names[1:], 1)
         publish(client, names, args.events - 1)
         grown = resident(workers)
-        plain = traced(lambda: [Plain() for _ in range(200)]) / 200
+        plain = traced(lambda: [Plain(CHANNELS) for _ in range(200)]) / 200
         row: dict[str, Any] = {
             "sources": args.sources,
             "worker_mib": round(grown / MIB),
