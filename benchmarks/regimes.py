@@ -36,6 +36,8 @@ from pipeline.scoring.batch import EVENT, TICK, InputBatch
 from pipeline.scoring.engine import Engine
 from pipeline.scoring.parameters import CHANNELS, PHASES, WINDOW, Parameters
 
+__all__ = ["REGIMES", "independent", "ring", "score", "slow"]
+
 SOURCES, BINS = 24, 160
 START_MS = 1_700_000_000_000
 
