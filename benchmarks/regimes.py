@@ -93,7 +93,7 @@ REFERENCE: dict[str, tuple[float, float]] = {
     "independent + bursts": (0.532, 0.484),
     "coupled .85 + stimuli": (0.738, 0.709),
 }
-"""Mean levels in the reference's section 5.4, without surrogates and with."""
+"""Mean levels of the engine's prototype, without surrogates and with."""
 ROUNDING = 0.01
 """A smaller difference is none, however alike the sources are."""
 
