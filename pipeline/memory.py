@@ -7,14 +7,16 @@ given since; `facts`, everything else. A state is a few kilobytes, a journal a f
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import msgpack
 
 from pipeline.sequence import SeenNumbers
 from pipeline.wire import pack
 
-VERSION = 2
+VERSION = 3
+AT_REST = (0.0, "dormant")
+"""Level and phase of a source that silence changes no more."""
 SEEN_MS = 3_600_000
 """A producer's numbers are remembered for an hour after its last one."""
 
@@ -57,6 +59,7 @@ class Memory:
         tracker: saved tracker state; empty before the first frame.
         tracks: objects followed in the newest frame.
         newest_frame: per stream the id of the newest frame that moved the tracker.
+        labels: of the classes of its tracks.
         producers: numbers seen, and when the last one came, by producer.
         heard_ms: Redis's clock at its newest input.
         newest_ms: its newest `ts`.
@@ -72,10 +75,11 @@ class Memory:
     tracker: bytes = b""
     tracks: int = 0
     newest_frame: dict[str, bytes] = field(default_factory=dict)
+    labels: dict[int, str] = field(default_factory=dict)
     producers: dict[str, tuple[SeenNumbers, int]] = field(default_factory=dict)
     heard_ms: int = 0
     newest_ms: int = 0
-    shown: tuple[float, str] = (0.0, "dormant")
+    shown: tuple[float, str] = AT_REST
     model: str = ""
     written: Written = field(default_factory=Written)
 
@@ -89,21 +93,25 @@ class Memory:
         else:
             self.events += inputs
 
-    def refuse(self, now_ms: int) -> None:
-        """Note a refused input of a source that has none scored, so that it leaves in time."""
-        if not self.count:
-            self.heard_ms = now_ms
-
-    def accept(self, producer: str | None, seq: int | None, now_ms: int) -> bool:
-        """Remember a publisher's number; False when the input is a duplicate."""
+    def has_seen(self, producer: str | None, seq: int | None, now_ms: int) -> bool:
+        """Tell whether an input is a duplicate, by its publisher's number."""
         if producer is None or seq is None:
-            return True
+            return False
+        numbers, last_ms = self.producers.get(producer, (None, 0))
+        if numbers is None or now_ms - last_ms > SEEN_MS or not numbers.has_seen(seq):
+            return False
+        self.producers[producer] = (numbers, now_ms)
+        return True
+
+    def accept(self, producer: str | None, seq: int | None, now_ms: int) -> None:
+        """Remember a publisher's number that has not been seen."""
+        if producer is None or seq is None:
+            return
         numbers, last_ms = self.producers.get(producer, (None, 0))
         if numbers is None or now_ms - last_ms > SEEN_MS:
             numbers = SeenNumbers()
-        accepted = numbers.accept(seq)
+        numbers.accept(seq)
         self.producers[producer] = (numbers, now_ms)
-        return accepted
 
     def facts(self) -> bytes:
         """Give all but the engine's state, packed."""
@@ -114,7 +122,7 @@ class Memory:
         counts = [self.count, self.frames, self.events, self.late, self.tracks]
         counts += [self.heard_ms, self.newest_ms]
         row = [VERSION, counts, self.tracker, self.newest_frame, producers]
-        return pack([*row, self.shown, self.model])
+        return pack([*row, self.shown, self.model, self.labels])
 
     def _forget_producers(self) -> None:
         self.producers = {
@@ -130,10 +138,7 @@ class Memory:
         Raises:
             ValueError: it is damaged or of an unknown version.
         """
-        row = msgpack.unpackb(facts, strict_map_key=False)
-        if type(row) is not list or len(row) != 7 or row[0] != VERSION:
-            raise ValueError(f"source memory: expected version {VERSION}, got {str(row)[:40]}")
-        _, counts, tracker, newest_frame, producers, shown, model = row
+        _, counts, tracker, newest_frame, producers, shown, model, labels = _row(facts)
         count, frames, events, late, tracks, heard_ms, newest_ms = counts
         return cls(
             slot,
@@ -144,9 +149,28 @@ class Memory:
             tracker,
             tracks,
             newest_frame,
+            labels,
             {n: (SeenNumbers.from_row(row[:2]), row[2]) for n, row in producers.items()},
             heard_ms,
             newest_ms,
             (shown[0], shown[1]),
             model,
         )
+
+
+def is_at_rest(facts: bytes) -> bool:
+    """Tell of a source's `facts` whether silence changes it no more; False if they are damaged."""
+    try:
+        level, phase = _row(facts)[5]
+    except ValueError:
+        return False
+    return (level, phase) == AT_REST
+
+
+def _row(facts: bytes) -> list[Any]:
+    row = msgpack.unpackb(facts, strict_map_key=False)
+    if type(row) is list and len(row) == 7 and row[0] == VERSION - 1:
+        row.append({})
+    elif type(row) is not list or len(row) != 8 or row[0] != VERSION:
+        raise ValueError(f"source memory: expected version {VERSION}, got {str(row)[:40]}")
+    return row

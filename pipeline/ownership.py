@@ -252,6 +252,12 @@ class Ownership:
             found.append(None)
         return found
 
+    async def facts(self, owned: OwnedPartition, sources: Sequence[str]) -> list[bytes | None]:
+        """Give the `facts` of sources, None where nothing is remembered."""
+        commands = [("HGET", owned.keys.memory(source), "facts") for source in sources]
+        answers = await self.store.run_many(commands)
+        return [answer if isinstance(answer, bytes) else None for answer in answers]
+
     async def remembered(self, owned: OwnedPartition) -> list[str]:
         """Give the names of all sources of the partition."""
         names = await self.store.run("ZRANGE", owned.keys.sources, 0, -1)

@@ -86,9 +86,9 @@ def describe(level: float, phase: str, level_ts: int, data: dict[str, Any]) -> E
 
 def _note(data: dict[str, Any]) -> str:
     """Say why a level may be low for other reasons than what the source does."""
-    notes = []
-    if len(data["populations"]["population_id"]) == 1:
-        what = "channel" if len(data["channels"]) == 1 else "node"
+    notes, vary = [], [count for count in data["populations"]["active_neurons"] if count]
+    if len(vary) == 1 or len(data["populations"]["population_id"]) == 1:
+        what = "node" if sum(vary) > 1 else "channel"
         notes.append(f"one {what} alone always scores 0")
     if data["bins"] < WINDOW:
         notes.append(f"the window holds {data['bins']} of {WINDOW} bins")

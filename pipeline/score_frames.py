@@ -7,7 +7,7 @@ from typing import Any
 
 from pipeline.memory import Memory
 from pipeline.score_entries import track_values
-from pipeline.scoring.vision import FrameValues, VisionChannels
+from pipeline.scoring.vision import PEOPLE, FrameValues, VisionChannels, place_of
 from pipeline.tracker import Parameters, TrackerState, step
 from pipeline.wire import id_key, id_ms
 from pipeline.wire_results import DetectionEntry
@@ -22,7 +22,7 @@ class Seen:
     Attributes:
         is_late: a straggler, behind the newest frame by id in its stream or by `ts`; it has moved
             no track.
-        tracks: as readers see them.
+        tracks: as readers see them; none of a frame with the `ts` of the newest, which moves none.
         values: for the engine.
     """
 
@@ -37,6 +37,7 @@ class FrameTracker:
     def __init__(self) -> None:
         self._trackers: dict[str, TrackerState] = {}
         self._labels: dict[str, dict[int, str]] = {}
+        """By model, as far as they were seen."""
         self._vision: dict[str, VisionChannels] = {}
 
     def restore(self, source: str, saved: bytes) -> None:
@@ -60,9 +61,14 @@ class FrameTracker:
         """Follow the objects of a frame, unless it comes too late for that."""
         newest = memory.newest_frame.get(frame.stream, b"0-0")
         tracker = self._trackers.setdefault(frame.envelope.source, TrackerState())
-        is_late = id_key(frame.frame) <= id_key(newest) or tracker.has_seen(frame.envelope.ts_ms)
+        ts_ms = frame.envelope.ts_ms
+        is_late = id_key(frame.frame) <= id_key(newest) or tracker.has_seen(ts_ms + 1)
+        is_first_of_its_time = not tracker.has_seen(ts_ms)
         vision = self._know(frame)
-        moved = None if is_late else self._track(frame, memory, vision)
+        if not is_late:
+            memory.newest_frame[frame.stream] = frame.frame
+        moves = is_first_of_its_time and not is_late
+        moved = self._track(frame, memory) if moves else None
         tracks, changes, motion = moved or ([], None, None)
         values = vision.measure(
             frame.detections,
@@ -84,19 +90,21 @@ class FrameTracker:
         return self._vision[frame.model]
 
     def _track(
-        self, frame: DetectionEntry, memory: Memory, vision: VisionChannels
+        self, frame: DetectionEntry, memory: Memory
     ) -> tuple[list[dict[str, Any]], int, float]:
+        state, labels = self._trackers[frame.envelope.source], memory.labels
+        labels.update(zip(frame.detections.class_id.tolist(), frame.labels, strict=True))
         found = step(
-            self._trackers[frame.envelope.source],
+            state,
             frame.detections,
             frame.envelope.ts_ms,
             parameters=_TRACKING,
-            first_id=id_ms(frame.frame),
+            first_id=max(1, id_ms(frame.frame)),
         )
-        memory.newest_frame[frame.stream] = frame.frame
         memory.model, memory.tracks = frame.model, len(found.tracks)
-        labels = self._labels[frame.model]
         tracks = [track_values(t, labels.get(t.class_id, str(t.class_id))) for t in found.tracks]
-        changes = sum(vision.is_person(c) for c in (*found.born, *found.ended))
+        changed = (*found.born, *found.ended)
+        changes = sum(place_of(labels.get(c, ""), c).channel == PEOPLE for c in changed)
+        memory.labels = {c: labels[c] for c in set(state.class_ids.tolist()) if c in labels}
         diagonal = float(frame.width**2 + frame.height**2) ** 0.5
         return tracks, changes, found.displacement_px / diagonal

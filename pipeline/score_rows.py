@@ -47,7 +47,6 @@ class Stepped:
         ts_ms: newest time of each.
         added_ms: newest time at which one of it was added.
         late: of each row, whether it is a straggler.
-        was: of each row, the phase before it.
         level_ts: of each row, the end of its source's newest evaluated bin.
         stepped: what the engine gave.
         records: what to write of each slot to its journal.
@@ -59,7 +58,6 @@ class Stepped:
     ts_ms: list[int]
     added_ms: list[int]
     late: list[bool]
-    was: list[int]
     level_ts: list[int]
     stepped: columns.StepResult
     records: dict[int, bytes]
@@ -71,7 +69,8 @@ class Stepped:
         stepped = engine.step(batch)
         late, alone = stepped.lateness == TOO_LATE, stepped.phase_changed
         for row, seen in call.seen.items():
-            late[row], alone[row] = seen.is_late, True
+            late[row] |= seen.is_late
+            alone[row] = True
         if inputs.echoes:
             alone |= np.array([index in inputs.echoes for index in call.rows])
         codes: dict[str | None, int] = {}
@@ -86,7 +85,6 @@ class Stepped:
             np.maximum.reduceat(batch.ts_ms[order], first).tolist(),
             np.maximum.reduceat(added_ms[order], first).tolist(),
             late.tolist(),
-            stepped.phase_before.tolist(),
             stepped.level_ts.tolist(),
             stepped,
             _records(batch, groups),

@@ -7,6 +7,7 @@ from collections import Counter, deque
 from collections.abc import Sequence
 from concurrent.futures import Executor
 from dataclasses import dataclass, replace
+from itertools import islice
 from time import monotonic
 
 from pipeline import metrics
@@ -14,6 +15,7 @@ from pipeline.consumer import consume
 from pipeline.errors import EntryError, Reason
 from pipeline.event_reader import EventReader
 from pipeline.health import Health
+from pipeline.memory import is_at_rest
 from pipeline.ownership import Cursor, OwnedPartition, Ownership, Page, ScoreCommit
 from pipeline.reorder import Reorder
 from pipeline.score_inputs import Input, Inputs
@@ -84,6 +86,7 @@ class PartitionFeed:
         self._stall, self._caution = owned.stall, owned.caution
         self._cautious_left = limits.inputs
         self._is_alone = False
+        self._has_ticked = False
         self._read = replace(owned.detections)
         self._events_end = owned.events.last_id
         self._tick_s = self._audit_s = monotonic()
@@ -100,7 +103,14 @@ class PartitionFeed:
                 self._hold(raw, first + position)
         names = await self._ownership.remembered(self._owned)
         for start in range(0, len(names), RECALL):
-            await self._recall(names[start : start + RECALL])
+            some = names[start : start + RECALL]
+            facts = await self._ownership.facts(self._owned, some)
+            moving = [
+                name
+                for name, one in zip(some, facts, strict=True)
+                if one is not None and not is_at_rest(one)
+            ]
+            await self._recall(moving)
 
     async def _recall(self, names: Sequence[str]) -> None:
         if names:
@@ -111,6 +121,10 @@ class PartitionFeed:
         """Give inputs to score, or what silence has changed; None when there is nothing."""
         page = await self._page()
         read_s = monotonic()
+        is_due = self._scorer.is_ticking or read_s - self._tick_s >= TICK_S
+        if is_due and not self._taken and not self._has_ticked:
+            return await self._tick(page, read_s)
+        self._has_ticked = False
         # What was taken stays taken when Redis goes away before it could be handed on.
         self._taken = self._taken or self._beware(self._take(page))
         if self._taken:
@@ -119,13 +133,21 @@ class PartitionFeed:
                 await self._try_alone()
             inputs, self._taken = self._taken, Inputs()
             return ScoreBatch(inputs, page.now_ms, read_s)
-        if self._scorer.is_ticking or read_s - self._tick_s >= TICK_S:
-            self._tick_s = read_s
-            self._sources.set(len(self._scorer))
-            return ScoreBatch(Inputs(), page.now_ms, read_s, await self._audit(page, read_s))
-        if not stop.is_set():
+        if not is_due and not stop.is_set():
             await self._wait()
         return None
+
+    async def _tick(self, page: Page, read_s: float) -> ScoreBatch:
+        """Let silence show, as of the oldest input that waits: what it brings is no silence.
+
+        Inputs and ticks take turns, so that neither waits for all of the other.
+        """
+        self._has_ticked = True
+        self._tick_s = read_s
+        self._sources.set(len(self._scorer))
+        waiting = [*(raw[0] for raw in islice(self._events, 1)), *self._raw]
+        now_ms = min([page.now_ms, *map(id_ms, waiting)])
+        return ScoreBatch(Inputs(), now_ms, read_s, await self._audit(page, read_s))
 
     def _next_page(self) -> tuple[tuple[bytes, bytes], tuple[int, int]]:
         """Give behind which ids to read on, and how much."""

@@ -9,7 +9,7 @@ from operator import itemgetter
 
 from pipeline.errors import EntryError
 from pipeline.log import get_logger
-from pipeline.memory import Memory, Remembered, Written
+from pipeline.memory import AT_REST, Memory, Remembered, Written
 from pipeline.ownership import SourceWrite
 from pipeline.score_entries import (
     EVENT,
@@ -39,8 +39,7 @@ SHOWN_STEP = 0.05
 """A tick is shown when the level has moved so far (CONTRACT 4)."""
 COLD_MS = 300_000
 """A source at rest and silent for longer leaves the memory until its next input."""
-TICKED_AT_ONCE = 256
-AT_REST = (0.0, PHASES[0])
+TICKED_AT_ONCE = 64
 _MOST_SHOWN = 1024
 """Evaluations kept ready to be written; one lasts until the next of its source."""
 
@@ -105,19 +104,27 @@ class PartitionScorer:
         self._engine.replay(journals)
 
     def _restore(self, source: str, kept: Remembered) -> list[tuple[int, bytes]]:
-        """Restore a source up to its journal, which is given back."""
-        replayed([(0, kept.journal)])  # a damaged one raises before anything is taken over
-        slot = self._engine.restore(source, kept.state)
-        self._memories[source] = Memory(slot)
-        memory = Memory.of(slot, kept.facts)
+        """Restore a source up to its journal, which is given back.
+
+        What is remembered of it and its tracks outlive a state that cannot be continued.
+
+        Raises:
+            ValueError: they are damaged.
+        """
+        memory = Memory.of(self._engine.slot(source), kept.facts)
         if memory.tracker:
             self._frames.restore(source, memory.tracker)
         self._memories[source] = memory
-        if self._engine.source_ts(slot) is None:
-            return []  # of other parameters or another map: begun anew, and written whole
-        memory.written.assignment = self._engine.assignment(slot)
+        try:
+            replayed([(0, kept.journal)])  # a damaged one raises before anything is taken over
+            memory.slot = self._engine.restore(source, kept.state)
+        except ValueError as error:
+            get_logger().error("score_state_unreadable", source=source, error=str(error))
+        if self._engine.source_ts(memory.slot) is None:
+            return []  # unreadable, of other parameters or another map: begun anew, written whole
+        memory.written.assignment = self._engine.assignment(memory.slot)
         memory.written.journal = kept.journal
-        return [(slot, kept.journal)]
+        return [(memory.slot, kept.journal)]
 
     def unlearn(self, sources: Iterable[str]) -> None:
         """Note that nothing is kept of these sources any more, so that they are written whole."""
@@ -142,8 +149,6 @@ class PartitionScorer:
             self._finish(call, result, now_ms)
         named = {write.name for write in result.sources}
         for name in call.problems.keys() - named:
-            if name in self._memories:
-                self._memories[name].refuse(now_ms)
             trouble = Trouble(call.problems[name], call.deaths[name])
             result.sources.append(write_trouble(name, trouble))
         return result
@@ -151,14 +156,13 @@ class PartitionScorer:
     def _prepare_event(self, index: int, source: str, call: Call, result: Result) -> None:
         inputs, memory = call.inputs, self._memories[source]
         values = inputs.values[index]
+        producer, seq = inputs.producer[index], inputs.seq[index]
+        if memory.has_seen(producer, seq, added_ms := inputs.added_ms[index]):
+            result.refused["events_dropped_duplicate"] += 1
+            call.problems[source] = f"duplicate of {producer} number {seq}"
+            return
         codes, numbers = self._engine.encode_event(memory.slot, values)
-        producer = inputs.producer[index]
-        if producer is not None:
-            seq, added_ms = inputs.seq[index], inputs.added_ms[index]
-            if not memory.accept(producer, seq, added_ms):
-                result.refused["events_dropped_duplicate"] += 1
-                call.problems[source] = f"duplicate of {producer} number {seq}"
-                return
+        memory.accept(producer, seq, added_ms)
         kind = columns.EVENT if values else columns.HEARTBEAT
         call.builder.add(memory.slot, inputs.ts_ms[index], kind, codes, numbers)
         call.rows.append(index)
@@ -200,7 +204,7 @@ class PartitionScorer:
         memory.hear(size, after.added_ms[number], after.ts_ms[number], is_frame=frame is not None)
         memory.late += size * is_late
         shown = self._show(source, memory.slot, after.stepped, end, after.level_ts[end])
-        memory.shown = (shown.level, shown.phase)
+        was, memory.shown = memory.shown[1], (shown.level, shown.phase)
         producer = inputs.producer[last]
         one = Scored(
             EVENT,
@@ -210,7 +214,7 @@ class PartitionScorer:
             inputs.entry_id[first],
             inputs.entry_id[last],
             inputs.ts_ms[last],
-            PHASES[after.was[end]],
+            was,
             shown,
             is_late,
             (producer, inputs.seq[first], inputs.seq[last]) if producer else None,
@@ -245,7 +249,7 @@ class PartitionScorer:
 
         Only a tick that is shown is an input: the others look ahead and leave the source as it is,
         so that a straggler is judged by what has been written, here and on the next owner. A call
-        looks at some hundreds, so that inputs wait little; the next goes on from there.
+        looks at a few dozen, so that inputs wait little; the next goes on from there.
         """
         self._due = self._due or self._silent(now_ms)
         names, self._due = self._due[:TICKED_AT_ONCE], self._due[TICKED_AT_ONCE:]
@@ -260,15 +264,16 @@ class PartitionScorer:
         stepped = self._engine.peek(call.builder.build())
         result.evaluations = stepped.evaluations
         for row, (source, memory, at_ms) in enumerate(ticked):
-            level, phase = float(stepped.level[row]), PHASES[stepped.phase[row]]
-            was = PHASES[stepped.phase_before[row]]
-            if was == phase and not _is_worth_showing(memory.shown, (level, phase)):
+            before, now = memory.shown, (float(stepped.level[row]), PHASES[stepped.phase[row]])
+            is_shown = _is_worth_showing(before, now)
+            if not is_shown and now != AT_REST:
                 continue
             self._engine.step(columns.one_tick(memory.slot, at_ms))
             shown = self._show(source, memory.slot, stepped, row, int(stepped.level_ts[row]))
-            one = Scored(TICK, source, 0, memory.count, b"", b"", at_ms, was, shown)
-            memory.shown = (level, phase)
-            result.scores.append(score_fields(one, now_ms))
+            one = Scored(TICK, source, 0, memory.count, b"", b"", at_ms, before[1], shown)
+            memory.shown = now
+            if is_shown:
+                result.scores.append(score_fields(one, now_ms))
             result.sources.append(self._write(one, tick(at_ms), call))
         return result
 
@@ -276,8 +281,9 @@ class PartitionScorer:
         """Give the sources that silence changes; those that have long been at rest go."""
         silent = []
         for source, memory in list(self._memories.items()):
+            memory.heard_ms = memory.heard_ms or now_ms  # nothing of it has been scored yet
             silent_ms = now_ms - memory.heard_ms
-            if silent_ms < SILENT_MS or not memory.heard_ms:
+            if silent_ms < SILENT_MS:
                 continue
             if memory.shown != AT_REST:
                 silent.append(source)
@@ -312,4 +318,4 @@ def _bury(one: Input, call: Call, result: Result) -> None:
 
 
 def _is_worth_showing(shown: tuple[float, str], now: tuple[float, str]) -> bool:
-    return abs(now[0] - shown[0]) >= SHOWN_STEP or (now == AT_REST != shown)
+    return abs(now[0] - shown[0]) >= SHOWN_STEP or now[1] != shown[1]

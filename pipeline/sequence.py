@@ -18,6 +18,11 @@ class SeenNumbers:
         self.highest = highest
         self.seen = seen
 
+    def has_seen(self, number: int) -> bool:
+        """Tell whether a number was seen before or lies below the window."""
+        behind = self.highest - number
+        return behind >= 0 and (behind >= WINDOW or bool(self.seen >> behind & 1))
+
     def accept(self, number: int) -> bool:
         """Remember a number; False when it was seen before or lies below the window."""
         ahead = number - self.highest

@@ -28,7 +28,7 @@ from workers.runner import Context, run_worker
 
 AWAY_MS = 5000
 LOADED_S = 4.0
-"""Kernels that are not ready by then are being compiled: from the cache it takes one or two."""
+"""Kernels that take longer are compiled, most likely: from the cache it is one or two."""
 
 
 def add_arguments(_parser: argparse.ArgumentParser) -> None:
@@ -56,7 +56,7 @@ async def _warm_up() -> None:
     loading = asyncio.create_task(asyncio.to_thread(warm_up))
     done, _ = await asyncio.wait([loading], timeout=LOADED_S)
     if not done:
-        log.info("kernels_compiling", note="the first start on a machine, half a minute or so")
+        log.info("kernels_loading", note="compiled at the first start, half a minute")
     await loading
     log.info("kernels_ready", seconds=round(monotonic() - began_s, 1))
     gc.collect()

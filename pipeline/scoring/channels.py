@@ -11,7 +11,7 @@ from zlib import crc32
 
 from pipeline.errors import EntryError, Reason, SettingsError
 from pipeline.partition import is_channel
-from pipeline.scoring.parameters import CHANNELS, LONGEST_BIN_MS, NODES
+from pipeline.scoring.parameters import CHANNELS, NODES
 
 VISION = (
     "vision.people",
@@ -31,6 +31,8 @@ FREE_PLACES = (8, 10, 12, 14, 9, 11, 13, 15, 6, 7, 4, 5, 2, 3, 0, 1)
 """Places of freely named channels: first a node each, then its second place, then vision's."""
 CATCH_ALL = "*"
 MAP_VERSION = 1
+MAP_BIN_MS = (10, 60_000)
+"""As of `PERCIPIO_BIN_MS`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,9 +82,10 @@ class ChannelMap:
                 raise SettingsError(
                     f"channel map {self.sources}: place {channel.place} is both sum and mean"
                 )
-        if self.bin_ms is not None and not 1 <= self.bin_ms <= LONGEST_BIN_MS:
+        low, high = MAP_BIN_MS
+        if self.bin_ms is not None and not low <= self.bin_ms <= high:
             raise SettingsError(
-                f"channel map {self.sources}: bin_ms {self.bin_ms}, must be 1 to {LONGEST_BIN_MS}"
+                f"channel map {self.sources}: bin_ms {self.bin_ms}, must be {low} to {high}"
             )
         facts = repr(sorted((n, c.place, c.mean, c.signed) for n, c in self.channels.items()))
         facts += f" {self.bin_ms}" if self.bin_ms else ""
@@ -96,7 +99,8 @@ class ChannelMap:
         """
         seen = {c.place // 2 for name, c in self.channels.items() if name in VISION}
         told = {c.place // 2 for name, c in self.channels.items() if name not in VISION}
-        first = sorted(range(NODES), key=lambda g: (g not in seen, g in told, g))[:4]
+        fill = sorted(set(range(NODES)) - seen, key=lambda g: (g in told, -g))
+        first = [*sorted(seen, key=lambda g: (g in told, g)), *fill][:4]
         others = [g for g in range(NODES) if g not in first]
         return (*first, *sorted(others, key=lambda g: (g not in told, g in seen, g)))
 
@@ -164,12 +168,12 @@ def _parse(table: Any, where: str) -> ChannelMap:
         raise SettingsError(f"{where}: `channels` and `nodes` are tables")
     if bin_ms is not None and type(bin_ms) is not int:
         raise SettingsError(f"{where}: `bin_ms` is a whole number of milliseconds")
-    return ChannelMap(
-        table["sources"],
-        {name: _channel(name, entry, where) for name, entry in channels.items()},
-        {_node(key, where): str(label) for key, label in nodes.items()},
-        bin_ms,
-    )
+    placed = {name: _channel(name, entry, where) for name, entry in channels.items()}
+    labels = {_node(key, where): str(label) for key, label in nodes.items()}
+    try:
+        return ChannelMap(table["sources"], placed, labels, bin_ms)
+    except SettingsError as error:
+        raise SettingsError(f"{where}: {error}") from error
 
 
 def _node(key: str, where: str) -> int:

@@ -79,8 +79,8 @@ def dirichlet_surprise(alpha, counts):  # type: ignore[no-untyped-def]
 @njit(cache=True, nogil=True)
 def follow_activity(r, p, activity):  # type: ignore[no-untyped-def]
     """Update the fast and slow means of activity and from them A."""
-    fast = max(1.0 / p.tau_fast_bins, 1.0 / (r.seen + 1.0))
-    slow = max(1.0 / p.tau_slow_bins, 1.0 / (r.seen + 1.0))
+    fast = max(1.0 / p.tau_fast_bins, 1.0 / (r.valid_bins + 1.0))
+    slow = max(1.0 / p.tau_slow_bins, 1.0 / (r.valid_bins + 1.0))
     r.fast += np.float32(fast * (activity - r.fast))
     r.slow += np.float32(slow * (activity - r.slow))
     if r.fast < 1e-9:
@@ -108,9 +108,9 @@ def follow_surprise(r, p, raw, declared):  # type: ignore[no-untyped-def]
         total += gamma_surprise(alpha, beta, x)
         r.alpha[c] = np.float32(alpha + x)
     r.beta = np.float32(beta + 1.0)
-    usual = np.float64(r.surprise) if r.seen else total
+    usual = np.float64(r.surprise) if r.valid_bins else total
     r.novelty_now = np.float32(total / (total + max(usual, 0.05)))
-    weight = max(1.0 / p.tau_slow_bins, 1.0 / (r.seen + 1.0))
+    weight = max(1.0 / p.tau_slow_bins, 1.0 / (r.valid_bins + 1.0))
     r.surprise = np.float32(usual + weight * (total - usual))
 
 
@@ -124,11 +124,11 @@ def follow_nodes(r, p, node, z):  # type: ignore[no-untyped-def]
         node: float64 (8,), the bin's node sums.
         z: float64 (8,), the result, within +-6; 0 during the first 8 bins.
     """
-    weight = max(1.0 / p.tau_slow_bins, 1.0 / (r.seen + 1.0))
+    weight = max(1.0 / p.tau_slow_bins, 1.0 / (r.valid_bins + 1.0))
     for g in range(NODES):
         d = node[g] - r.mean[g]
         spread = math.sqrt(np.float64(r.variance[g]))
-        if r.seen < 8 or abs(d) <= 1e-7 * max(1.0, abs(node[g])):
+        if r.valid_bins < 8 or abs(d) <= 1e-7 * max(1.0, abs(node[g])):
             z[g] = 0.0
         else:
             z[g] = min(max(d / max(spread, 1e-6), -_Z_LIMIT), _Z_LIMIT)

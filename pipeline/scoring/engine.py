@@ -22,6 +22,7 @@ from pipeline.scoring.vision import FrameValues
 
 _SURPRISE_CHANNEL = 5
 _MOST_PLANS = 64
+_MOST_SHARED = 4096
 Plans = dict[tuple[str, ...], list[int]]
 """Codes of the sets of names that sources of one assignment have used and that take any number."""
 
@@ -98,6 +99,8 @@ class Engine:
         self._bytes = self._rows.view(np.uint8).reshape(capacity, ROW.itemsize)
 
     def _assign(self, slot: int, assignment: Assignment) -> None:
+        if len(self._shared) >= _MOST_SHARED:
+            self._shared.clear()  # who has one keeps it
         shared = self._shared.setdefault(assignment, (assignment, {}))
         self._assignments[slot], self._plans[slot] = shared
 
@@ -281,7 +284,7 @@ class Engine:
         return self._versions[delta_ms]
 
     def report(self, slot: int) -> dict[str, Any]:
-        """Give what entries leave out: every lagged correlation with its p-value, and more."""
+        """Give what entries leave out, the peak over lags of every correlation above all."""
         return report_of(self._rows[slot], self.statics(slot, self.snapshot(slot)), self.parameters)
 
 

@@ -17,6 +17,7 @@ from pipeline.scoring.dynamics import (
     select,
 )
 from pipeline.scoring.integration import (
+    complexity_bias,
     entropies,
     equal_time,
     integrated,
@@ -41,8 +42,11 @@ def nodes_of(channels):  # type: ignore[no-untyped-def]
 
 
 @njit(cache=True, nogil=True, inline="always")
-def _describe(r, s, t, core, alive):  # type: ignore[no-untyped-def]
-    """Fill the by-products: coupling of each node, cut, redundancy, C_N."""
+def _describe(r, s, t, core, alive, bias):  # type: ignore[no-untyped-def]
+    """Fill the by-products: coupling of each node, cut, redundancy, C_N, the whole less its parts.
+
+    `bias` is that of equal-time entropies, float64 (9,), by size.
+    """
     for g in range(NODES):
         one = 1 << g
         if alive & one:
@@ -56,10 +60,12 @@ def _describe(r, s, t, core, alive):  # type: ignore[no-untyped-def]
     total, dual = equal_time(s.det_now, core, t.size[core])
     if total + dual > 1e-12:
         r.o_ratio = (total - dual) / (total + dual)
-    r.c_n = neural_complexity(s.det_now, core, t.size[core], t)
+    size = t.size[core]
+    r.c_n = neural_complexity(s.det_now, core, size, t) - complexity_bias(bias, size)
     rest = core ^ cut
-    whole = 0.5 * math.log(s.det_now[core & 31, core >> 5])
+    whole = 0.5 * math.log(s.det_now[core & 31, core >> 5]) - bias[size]
     parts = 0.5 * math.log(s.det_now[cut & 31, cut >> 5] * s.det_now[rest & 31, rest >> 5])
+    parts -= bias[t.size[cut]] + bias[t.size[rest]]
     r.phi_wms = (whole - s.h[core]) - (parts - s.h[cut] - s.h[rest])
 
 
@@ -96,7 +102,7 @@ def _integrate(r, p, s, t, rows):  # type: ignore[no-untyped-def]
     floor = p.null_floor
     if nodes >= 2:
         floor = max(floor, t.floor[pairs, nodes] * nodes / declared)
-        _describe(r, s, t, core, alive)
+        _describe(r, s, t, core, alive, t.equal_bias[pairs])
     r.phi = phi
     r.core = core
     if p.surrogates and r.null_due and score > floor:
@@ -146,6 +152,8 @@ def _publish(r):  # type: ignore[no-untyped-def]
     r.too_late = r.too_late_count
     r.declared = r.used
     r.displaced = r.unplaced
+    r.seen = r.seen_nodes
+    r.told = r.told_nodes
     r.stability = 1.0 - math.sqrt(np.float64(r.level_variance))
 
 
@@ -237,7 +245,7 @@ def evaluate(r, p, s, t):  # type: ignore[no-untyped-def]
         way = direction(r.phase, smooth)
     r.level = level
     r.smooth = smooth
-    r.trend = smooth - r.level_mean
+    r.trend = smooth - r.level_mean if rows else 0.0
     _move(r, p, way)
     _adapt(r, p, s, known)
     r.evaluated = 1

@@ -306,6 +306,15 @@ def neural_complexity(det_now, subset, size, t):  # type: ignore[no-untyped-def]
 
 
 @njit(cache=True, nogil=True, inline="always")
+def complexity_bias(bias, size):  # type: ignore[no-untyped-def]
+    """Give what an estimate of C_N exceeds the truth by, from the bias of entropies by size."""
+    total = 0.0
+    for k in range(1, size // 2 + 1):
+        total += bias[k] + bias[size - k] - bias[size]
+    return total
+
+
+@njit(cache=True, nogil=True, inline="always")
 def integrated(score, null, redundancy):  # type: ignore[no-untyped-def]
     """Give I in [0, 1]: what exceeds the null, discounted by redundancy."""
     return max(0.0, (score - null) / (1.0 - null)) * (1.0 - max(0.0, redundancy))

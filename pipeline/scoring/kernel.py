@@ -137,7 +137,7 @@ def close_bin(r, p, s, t):  # type: ignore[no-untyped-def]
         follow_surprise(r, p, s.raw, r.used)
         follow_nodes(r, p, s.node, s.bin_z)
         follow_workspace(r, p, s.bin_z, nodes_of(r.used))
-        r.seen += 1
+        r.valid_bins += 1
     else:
         rest_workspace(r, p)
     r.bin = closed + 1
@@ -228,16 +228,29 @@ def _receive(r, p, s, late_bin, codes, values, first, last):  # type: ignore[no-
             s.classes[code & (CLASSES - 1)] += value
             classes += 1
             continue
-        fed |= 1 << ((code & (CHANNELS - 1)) >> 1)
         if code & SURPRISE:
             place = code & (CHANNELS | (CHANNELS - 1))
-        elif late_bin == NEVER:
+            continue
+        fed |= 1 << ((code & (CHANNELS - 1)) >> 1)
+        if late_bin == NEVER:
             _put(r, code, value)
         else:
             _patch(r, code, value, late_bin)
     if place >= 0 and late_bin == NEVER:
+        fed |= 1 << ((place & (CHANNELS - 1)) >> 1)
         _put_surprise(r, p, s, place, classes)
     return fed
+
+
+@njit(cache=True, nogil=True, inline="always")
+def _declare(r, codes, first, last):  # type: ignore[no-untyped-def]
+    """Note the places of an input whose values come too late: its names have them all the same."""
+    for k in range(first, last):
+        code = np.int64(codes[k])
+        if code & DISPLACED:
+            r.unplaced |= 1 << (code & 7)
+        elif not code & CLASS:
+            r.used |= 1 << (code & (CHANNELS - 1))
 
 
 @njit(cache=True, nogil=True, inline="always")
@@ -266,6 +279,7 @@ def apply(r, p, s, t, kind, ts, codes, values, first, last):  # type: ignore[no-
         return evaluated, ON_TIME
     if r.bin - b > WINDOW:
         r.too_late_count += 1
+        _declare(r, codes, first, last)
         return evaluated, TOO_LATE
     r.heard = max(r.heard, b)
     if lateness == PATCHED:

@@ -25,7 +25,6 @@ LEAVE = (0.0, 0.05, 0.25, 0.55, 0.72)
 
 ENGINE_VERSION = 2
 """Changes when the same inputs would give other numbers; what older ones saved is not continued."""
-LONGEST_BIN_MS = 3_600_000
 
 
 PARAMETERS = np.dtype(
@@ -110,7 +109,7 @@ class Parameters:
     def __post_init__(self) -> None:
         """Check every range."""
         ranges = (
-            ("delta_ms", 1, LONGEST_BIN_MS),
+            ("delta_ms", 1, 3_600_000),
             ("hop_bins", 1, WINDOW),
             ("stale_after_ms", self.delta_ms, 4 * WINDOW * self.delta_ms),
             ("weight_arousal", 0, 1),

@@ -5,12 +5,14 @@ Both are single records of arrays: one pointer to pass, shapes known when compil
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from pipeline.scoring.dynamics import digamma
 from pipeline.scoring.integration import LANES, bipartitions, layout
 from pipeline.scoring.parameters import CHANNELS, LAGS, NODES, WINDOW
 from pipeline.scoring.state import CLASSES
@@ -37,6 +39,7 @@ TABLES = np.dtype(
         ("offsets2", "i8", _ENUMERATION[5].shape),
         ("sizes2", "i8", _ENUMERATION[6].shape),
         ("size", "i8", (_SUBSETS,)),  # nodes of a mask
+        ("equal_bias", "f8", (WINDOW + 1, NODES + 1)),  # of equal-time entropies, by pairs and size
     ],
     align=True,
 )
@@ -83,9 +86,22 @@ def with_enumeration(shuffled: Floats, bias: Floats, floor: Floats) -> NDArray[n
     enumeration = zip((TABLES.names or ())[3:], _ENUMERATION, strict=False)
     sizes = np.array([m.bit_count() for m in range(_SUBSETS)])
     measured = {"shuffled": shuffled, "bias": bias, "floor": floor}
-    for name, values in {**measured, **dict(enumeration), "size": sizes}.items():
+    closed = {"size": sizes, "equal_bias": equal_time_bias()}
+    for name, values in {**measured, **dict(enumeration), **closed}.items():
         tables[name][0] = values
     return tables
+
+
+def equal_time_bias() -> Floats:
+    """Give what 1/2 ln det of a sample covariance exceeds the truth by, by samples and size.
+
+    It is Wishart with nu = samples - 1 degrees of freedom (Misra, Singh & Demchuk 2005).
+    """
+    bias = np.zeros((WINDOW + 1, NODES + 1))
+    for n in range(NODES + 2, WINDOW + 1):
+        psi = np.cumsum([digamma((n - i) / 2) for i in range(1, NODES + 1)])
+        bias[n, 1:] = 0.5 * (psi + np.arange(1, NODES + 1) * math.log(2 / n))
+    return bias
 
 
 def load_tables() -> NDArray[np.void]:

@@ -16,6 +16,8 @@ import numpy as np
 from pipeline.scoring.channels import FREE_PLACES, Assignment
 from pipeline.scoring.correlation import (
     FALSE_DISCOVERY,
+    LEVEL,
+    effective,
     kinds,
     level_tests,
     pair_tests,
@@ -50,8 +52,7 @@ class Statics:
         pick: takes what belongs to the nodes in use out of eight values.
         populations: the constant columns of `populations`.
         channels: place and name of each channel in use.
-        is_seen: whether a node holds only what is seen.
-        pair_nodes: names of the nodes that are correlated: what is seen, then what is reported.
+        pair_names: names of the nodes that are correlated: what is seen, then what is reported.
         bin_ms: width of a bin, None for the deployment's.
     """
 
@@ -60,8 +61,7 @@ class Statics:
     pick: Callable[[Sequence[Any]], Sequence[Any]]
     populations: dict[str, list[Any]]
     channels: tuple[tuple[int, str], ...]
-    is_seen: bool
-    pair_nodes: tuple[str, ...]
+    pair_names: tuple[str, ...]
     bin_ms: int | None
 
     @classmethod
@@ -88,7 +88,6 @@ class Statics:
                 "size": [(declared >> 2 * g & 3).bit_count() for g in used],
             },
             tuple((c, name) for c, name in known.place_names().items() if declared >> c & 1),
-            "vision" in modalities,
             tuple(names[g] for g in (known.fixed.pair_nodes if known.fixed else range(NODES))),
             known.bin_ms,
         )
@@ -212,8 +211,8 @@ def _correlation(s: Any, statics: Statics, delta_ms: int) -> dict[str, Any]:
     strongest = None
     if s.pair_correlation:
         strongest = {
-            "vision": statics.pair_nodes[s.pair // 4],
-            "event": statics.pair_nodes[4 + s.pair % 4],
+            "vision": statics.pair_names[s.pair // 4],
+            "event": statics.pair_names[4 + s.pair % 4],
             "r": s.pair_correlation,
             "lag_ms": s.pair_lag * delta_ms,
             "bits": _bits(s.pair_correlation),
@@ -221,7 +220,7 @@ def _correlation(s: Any, statics: Statics, delta_ms: int) -> dict[str, Any]:
             "samples": s.pair_samples,
         }
     return {
-        "consciousness_correlation": s.seen_correlation if statics.is_seen else None,
+        "consciousness_correlation": s.seen_correlation if s.seen & ~s.told else None,
         "context_correlation": s.told_correlation,
         "pair": strongest,
     }
@@ -233,7 +232,7 @@ def _bits(r: float) -> float:
 
 
 def report_of(row: Any, statics: Statics, parameters: Parameters) -> dict[str, Any]:
-    """Give what a source's entries leave out, the costly tables included.
+    """Give what a source's entries leave out: the peak over lags of every correlation, and more.
 
     Args:
         row: one element of ROW.
@@ -247,15 +246,17 @@ def report_of(row: Any, statics: Statics, parameters: Parameters) -> dict[str, A
     delta_ms = int(row["delta_ms"])
     pairs = _peaks(rho.reshape(lags, 16), chance.reshape(lags, 16), delta_ms)
     seen, told = kinds(row)
+    nodes, n = row["pair_nodes"].tolist(), min(float(row["levels"]), 2 * p["tau_slow_bins"] - 1)
     for k, entry in enumerate(pairs):
-        entry["vision"] = statics.pair_nodes[k // 4]
-        entry["event"] = statics.pair_nodes[4 + k % 4]
-    nodes = row["pair_nodes"].tolist()
+        entry["vision"] = statics.pair_names[k // 4]
+        entry["event"] = statics.pair_names[4 + k % 4]
+        entry["samples"] = effective(row["auto"], nodes[k // 4], nodes[4 + k % 4], n)
     rho, chance = np.zeros((lags, NODES)), np.ones((lags, NODES))
     level_tests(row, p, rho, chance)
     levels = _peaks(rho, chance, delta_ms)
     for k, entry in enumerate(levels):
         entry["node"] = statics.names[k]
+        entry["samples"] = effective(row["auto"], k, LEVEL, n)
     return {
         "phi_whole": float(row["phi_whole"]),
         "level_smoothed": float(row["smooth"]),

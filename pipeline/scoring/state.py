@@ -56,6 +56,8 @@ _SNAPSHOT: list[tuple[Any, ...]] = [
     ("displaced", "u1"),  # vision channels without a place
     ("core", "u1"),
     ("cut", "u1"),
+    ("seen", "u1"),  # nodes that frames have fed
+    ("told", "u1"),  # nodes that events have fed
     ("bins", "u1"),  # valid bins in the window
     ("pair", "u1"),  # of pair_correlation, 4 a + b: pair_nodes a and 4 + b
     ("pair_lag", "i1"),  # bins, positive: the event node follows
@@ -71,7 +73,7 @@ _PRIVATE: list[tuple[Any, ...]] = [
     ("null_bin", "i8"),
     ("ignition_bin", "i8"),
     ("valid", "u8"),  # bit k: the k-th newest closed bin is valid
-    ("seen", "u4"),  # valid bins so far
+    ("valid_bins", "u4"),  # so far
     ("levels", "u4"),  # bins in the level's statistics
     ("phase_ms", "i4"),
     ("delta_ms", "i4"),
@@ -108,8 +110,8 @@ _PRIVATE: list[tuple[Any, ...]] = [
     ("used", "u2"),  # channels declared so far
     ("mean_kind", "u2"),
     ("anchored", "u2"),  # channels whose offset is set
-    ("seen_nodes", "u1"),  # nodes that frames have fed
-    ("told_nodes", "u1"),  # nodes that events have fed
+    ("seen_nodes", "u1"),  # `seen` as it runs on between evaluations
+    ("told_nodes", "u1"),
     ("linked", "u1"),  # bit k: history of the k-th newest closed bin is usable
     ("started", "u1"),
     ("null_due", "u1"),

@@ -103,10 +103,6 @@ class VisionChannels:
         for class_id, place in places.items():
             self.channel[class_id], self.bucket[class_id] = place
 
-    def is_person(self, class_id: int) -> bool:
-        """Tell whether a class counts for the people channels."""
-        return bool(self.channel[class_id] == PEOPLE)
-
     def measure(
         self,
         detections: Detections,

@@ -12,10 +12,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pipeline.errors import EntryError, Reason
-from pipeline.memory import Remembered
+from pipeline.memory import AT_REST, Remembered, is_at_rest
 from pipeline.records import Detections
 from pipeline.score_inputs import Input, Inputs
-from pipeline.scorer import AT_REST, PartitionScorer, Result
+from pipeline.scorer import PartitionScorer, Result
 from pipeline.scoring.channels import VISION
 from pipeline.scoring.engine import Engine, warm_up
 from pipeline.wire import Envelope, EventEntry
@@ -34,16 +34,24 @@ def event(
     return Input("events", entry_id, {b"source": source.encode()}, value)
 
 
-def frame(at_ms: int, boxes: int = 1, source: str = "s", done_ms: int = 50) -> Input:
+def frame(
+    at_ms: int,
+    boxes: int = 1,
+    source: str = "s",
+    done_ms: int = 50,
+    *,
+    kind: tuple[int, str] = (0, "person"),
+    model: str = "m@0",
+) -> Input:
     entry_id = b"%d-1" % (T0 + at_ms + done_ms)
     head = Envelope(entry_id, T0 + at_ms + done_ms, source, T0 + at_ms)
     xyxy = np.array([[10 + 60 * k, 10, 50 + 60 * k, 50] for k in range(boxes)], np.float32)
     found = Detections(
-        xyxy.reshape(-1, 4), np.full(boxes, 0.9, np.float32), np.zeros(boxes, np.int32)
+        xyxy.reshape(-1, 4), np.full(boxes, 0.9, np.float32), np.full(boxes, kind[0], np.int32)
     )
     frame_id = b"%d-0" % (T0 + at_ms)
-    labels = ("person",) * boxes
-    value = DetectionEntry(head, frame_id, "frames", "m@0", 640, 480, found, labels)
+    labels = (kind[1],) * boxes
+    value = DetectionEntry(head, frame_id, "frames", model, 640, 480, found, labels)
     return Input("detections", entry_id, {}, value)
 
 
@@ -212,9 +220,14 @@ def test_a_frame_whose_time_is_not_newer_is_a_straggler() -> None:
     behind = frame(400)
     assert isinstance(behind.value, DetectionEntry)
     behind.value.envelope = replace(behind.value.envelope, ts_ms=T0 + 250)
+    same = frame(350)
+    assert isinstance(same.value, DetectionEntry)
+    same.value.envelope = replace(same.value.envelope, ts_ms=T0 + 300)
+    (alike,) = fields_of(score(scorer, same))
     result = score(scorer, behind)
     (row,) = fields_of(result)
 
+    assert (alike.get("late"), alike["data"]["tracks"]) == (None, [])
     assert (row["late"], row["data"]["tracks"]) == (1, [])
     assert result.ledger()["frames_late"] == 1
     assert [r.get("late") for r in fields_of(score(scorer, frame(500)))] == [None]
@@ -256,11 +269,10 @@ def test_a_source_whose_every_input_is_refused_leaves_the_memory() -> None:
 
 def test_the_state_says_why_a_level_is_low() -> None:
     """One channel scores 0, and a window takes 64 bins; once neither holds nothing is said."""
-    scorer = scorer_of("s", "t")
+    scorer = scorer_of("s", "t", "u")
     notes = []
-    for bins, names in ((20, "a"), (30, "ab"), (130, "ab")):
-        inputs = [event(250 * k, dict.fromkeys(names, 1.0)) for k in range(bins)]
-        scorer.learn({"s": None})
+    for source, bins, names in (("s", 20, "a"), ("t", 30, "ab"), ("u", 130, "ab")):
+        inputs = [event(250 * k, dict.fromkeys(names, 1.0), source) for k in range(bins)]
         (write,) = score(scorer, *inputs).sources
         state = dict(zip(write.state[::2], write.state[1::2], strict=True))
         notes.append(state.get("note"))
@@ -269,6 +281,106 @@ def test_the_state_says_why_a_level_is_low() -> None:
     assert str(notes[0]).startswith("one channel alone always scores 0; the window holds 1")
     assert str(notes[1]).startswith("the window holds 2")
     assert notes[2] is None
+
+
+def moved(kept: dict[str, dict[str, bytes]]) -> PartitionScorer:
+    """Give a scorer that knows no more than what was kept."""
+    scorer = PartitionScorer(Engine())
+    scorer.learn({name: Remembered(**row) for name, row in kept.items()})
+    return scorer
+
+
+@pytest.mark.parametrize(("number", "label", "changes"), [(7, "truck", 0), (0, "person", 1)])
+def test_labels_move_with_their_tracks(number: int, label: str, changes: int) -> None:
+    """After a restart a track keeps its name, and counts as what it is when it ends."""
+    scorer, kept = scorer_of(), dict[str, dict[str, bytes]](s={})
+    remember(kept, score(scorer, *[frame(100 * k, kind=(number, label)) for k in range(5)]))
+    place = VISION.index("vision.people_changes")
+    for each in (scorer, moved(kept)):
+        score(each, frame(5000, 0))
+        assert each._engine._rows[each._memories["s"].slot]["sum"][place] == changes
+
+    (entry,) = fields_of(score(moved(kept), frame(500, kind=(number, label))))
+
+    assert [track["label"] for track in entry["data"]["tracks"]] == [label]
+
+
+def test_another_model_may_follow() -> None:
+    """Tracks of a class that the newest model's frames have not shown end like any other."""
+    scorer = scorer_of()
+    score(scorer, *[frame(100 * k, kind=(56, "chair")) for k in range(5)])
+
+    result = score(scorer, *[frame(4000 + 100 * k, kind=(1, "cat"), model="n@1") for k in range(3)])
+
+    assert fields_of(result)[-1]["data"]["tracks"][0]["label"] == "cat"
+
+
+def test_what_is_remembered_outlives_an_unreadable_state() -> None:
+    """Counts, numbers and tracks stay when the engine must begin anew, and the entry says so."""
+    rng, drive, inputs = np.random.default_rng(3), np.zeros(4), []
+    for k in range(200):
+        drive = 0.9 * np.roll(drive, 1) + 0.44 * rng.standard_normal(4)
+        values = {f"c{j}": float(x) for j, x in enumerate(rng.poisson(np.exp(1 + drive)))}
+        inputs.append(event(250 * k, values, producer="p", seq=k))
+    scorer, kept = scorer_of(), dict[str, dict[str, bytes]](s={})
+    remember(kept, score(scorer, *inputs))
+    phase = scorer._memories["s"].shown[1]
+    kept["s"]["state"] = b"PS" + bytes([99]) + kept["s"]["state"][3:]
+
+    result = score(
+        moved(kept), *[event(50_000 + k, producer="p", seq=s) for k, s in enumerate((199, 200))]
+    )
+
+    assert result.ledger()["events_dropped_duplicate"] == 1
+    (row,) = fields_of(result)
+    assert (row["n"], row["phase"], row["transition"]) == (201, "dormant", f"{phase}>dormant")
+    assert phase != "dormant"
+
+
+def test_a_name_that_came_too_late_is_described_all_the_same() -> None:
+    """Names of events behind the window, and of duplicates, leave no hole in what is described."""
+    scorer = scorer_of()
+    late = event(20_000, {"z": 1.0})
+    assert isinstance(late.value, EventEntry)
+    late = replace(
+        late,
+        value=replace(late.value, envelope=replace(late.value.envelope, ts_ms=T0 - 60_000)),
+    )
+    score(scorer, event(0, producer="p", seq=1), *[event(250 * k) for k in range(80)])
+    score(scorer, late, event(20_001, {"y": 1.0}, producer="p", seq=1))
+    rows = fields_of(
+        score(scorer, *[event(20_002 + 250 * k, {"a": 1.0, "b": 1.0}) for k in range(9)])
+    )
+    data = rows[-1]["data"]
+
+    assert data["populations"]["population_id"] == ["a", "z", "b"]
+    assert data["channels"].keys() == {"a", "z", "b"}
+    assert data["correlation"]["consciousness_correlation"] is None
+
+
+def test_who_is_at_rest_need_not_be_recalled() -> None:
+    """`facts` tell whether silence still changes a source; what cannot be read is not at rest."""
+    scorer, kept = scorer_of(), dict[str, dict[str, bytes]](s={})
+    remember(kept, score(scorer, event(0)))
+    assert is_at_rest(kept["s"]["facts"])
+    scorer._memories["s"].shown = (0.2, "awakening")
+
+    assert not is_at_rest(scorer._memories["s"].facts())
+    assert not is_at_rest(b"\xc1")
+    assert not is_at_rest(b"")
+
+
+def test_a_frame_far_behind_in_time_is_late() -> None:
+    """Behind the window by `ts`, it changes no score, and is marked and counted."""
+    scorer = scorer_of()
+    score(scorer, *[event(250 * k) for k in range(100)])
+    far = frame(25_000)
+    assert isinstance(far.value, DetectionEntry)
+    far.value.envelope = replace(far.value.envelope, ts_ms=T0 - 60_000)
+    result = score(scorer, far)
+
+    assert fields_of(result)[0]["late"] == 1
+    assert result.ledger()["frames_late"] == 1
 
 
 def remember(kept: dict[str, dict[str, bytes]], result: Result) -> None:

@@ -201,6 +201,7 @@ def test_a_map_may_widen_the_bins() -> None:
     [
         ("version = 2", "version 2, must be 1"),
         ("version = 1\nmaps = []", "unknown keys"),
+        ('version = 1\n[[map]]\nsources = "a"\nbin_ms = 9', "bin_ms 9, must be 10 to 60000"),
         ("version = [", "Invalid value"),
         ('version = 1\n[[map]]\nsource = "a"', "needs `sources`"),
         ('version = 1\n[[map]]\nsources = "a"\nchannels = { x = 16 }', "place 16 of x"),
@@ -210,7 +211,7 @@ def test_a_map_may_widen_the_bins() -> None:
             "x",
         ),
         ('version = 1\n[[map]]\nsources = "a"\nnodes = { 9 = "n" }', "node '9'"),
-        ('version = 1\n[[map]]\nsources = "a"\nbin_ms = 0', "bin_ms 0, must be 1 to"),
+        ('version = 1\n[[map]]\nsources = "a"\nbin_ms = 0', "bin_ms 0, must be 10 to"),
         ('version = 1\n[[map]]\nsources = "a"\nbin_ms = 2.5', "whole number"),
         (
             'version = 1\n[[map]]\nsources = "a"\n[map.channels]\nx = 1\n'
@@ -221,10 +222,8 @@ def test_a_map_may_widen_the_bins() -> None:
 )
 def test_wrong_map_files(text: str, message: str) -> None:
     """A wrong file stops the process with a message that says where."""
-    with pytest.raises(SettingsError, match=message) as error:
+    with pytest.raises(SettingsError, match=rf"^channels\.toml: .*{message}"):
         ChannelMaps.parse(text, "channels.toml")
-
-    assert "channels.toml" in str(error.value) or "channel map" in str(error.value)
 
 
 def test_coco_labels_go_by_supercategory() -> None:
@@ -267,8 +266,6 @@ def test_frame_values() -> None:
     assert frame.values == pytest.approx((1.7, 2, 0.5, 0, 0, 0, 0.1, spread))
     assert frame.classes == {0: 2, 1: 1}
     assert empty.values == (0.0,) * 8
-    assert vision.is_person(0)
-    assert not vision.is_person(1)
 
 
 def test_class_surprise_adapts() -> None:

@@ -124,6 +124,14 @@ def test_a_map_may_put_either_kind_anywhere() -> None:
     assert names == [("vision.people", "door")]
 
 
+def test_a_map_with_more_reported_nodes_than_four() -> None:
+    """Of what is reported the first four nodes are correlated, however few are seen."""
+    places = {"vision.people": 0} | {f"e{g}": 2 * g for g in range(1, 8)}
+    channels = {name: Channel(place) for name, place in places.items()}
+
+    assert ChannelMap("*", channels).pair_nodes == (0, 7, 6, 5, 1, 2, 3, 4)
+
+
 def test_independent_pairs_do_not_survive() -> None:
     """Over many independent sources hardly any reports a correlation at 5 % false discovery."""
     engine = Engine()

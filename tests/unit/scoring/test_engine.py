@@ -472,13 +472,16 @@ def test_trend_and_stability() -> None:
     slot = engine.slot("a")
     rise = engine.step(window(engine, slot, 0, 81))
     rising = engine.data(slot, rise.snapshots[rise.snapshot[-1]])
-    engine.step(tick(engine, slot, 400))
+    engine.step(tick(engine, slot, 140))
     fallen = engine.data(slot, engine.snapshot(slot))
+    engine.step(tick(engine, slot, 400))
+    rested = engine.data(slot, engine.snapshot(slot))
     quiet = Engine()
     quiet.step(bins(quiet, quiet.slot("a"), np.ones((200, 16))))
     steady = quiet.data(0, quiet.snapshot(0))
 
     assert (rising["trend"], fallen["trend"], steady["trend"]) == ("rising", "falling", "steady")
+    assert rested["trend"] == "steady"
     assert steady["stability"] == 1.0
     assert 0.0 < rising["stability"] < 1.0
     assert (rising["band"], fallen["band"]) == ("high", "low")

@@ -11,6 +11,7 @@ import pytest
 from numpy.typing import NDArray
 
 from pipeline.scoring.integration import (
+    complexity_bias,
     entropies,
     equal_time,
     integrated,
@@ -260,6 +261,27 @@ def test_white_noise(number: int) -> None:
     assert corrected.mean() + 2 * bias[4] - bias[8] == pytest.approx(0.4611, abs=0.003)
     assert np.mean(score > 0.20) < 0.08
     assert np.quantile(score, 0.95) == pytest.approx(0.206, abs=0.003)
+
+
+def test_white_noise_has_no_complexity() -> None:
+    """C_N of white noise is 0 on average, and so is the whole less its parts, once corrected."""
+    rng, scratch = np.random.default_rng(2), make_scratch()[0]
+    scratch["adjacent"][:] = True
+    raw, wms = np.zeros(3000), np.zeros(3000)
+    bias = TABLES["equal_bias"][63]
+    for k in range(len(raw)):
+        z = rng.standard_normal((64, 8))
+        scratch["z"][:] = (z - z.mean(0)) / z.std(0)
+        pairs = lag_covariance(scratch["z"], scratch["adjacent"], 64, ALL, scratch, scratch["cov"])
+        entropies(scratch["cov"], TABLES["bias"][pairs], scratch, TABLES)
+        raw[k] = neural_complexity(scratch["det_now"], ALL, 8, TABLES)
+        now = 0.5 * np.log(scratch["det_now"].T.ravel())
+        whole, half, rest = (now[m] - scratch["h"][m] for m in (ALL, 0x0F, 0xF0))
+        wms[k] = whole - bias[8] - (half + rest - 2 * bias[4])
+
+    assert raw.mean() == pytest.approx(0.436, abs=0.01)
+    assert raw.mean() - complexity_bias(bias, 8) == pytest.approx(0, abs=0.005)
+    assert wms.mean() == pytest.approx(0, abs=0.005)
 
 
 def test_discount() -> None:
