@@ -8,6 +8,7 @@ knows the rules: what is taken here is what it would have given.
 from __future__ import annotations
 
 from collections import deque
+from collections.abc import Collection, Iterable
 
 from pipeline.errors import EntryError
 from pipeline.score_inputs import Input, Inputs
@@ -15,7 +16,9 @@ from pipeline.stream import Raw
 from pipeline.wire import MAX_AHEAD_MS, id_key, read_event, unpack
 
 _KNOWN = 16_384
-"""Names of sources and sets of channels remembered as sound."""
+"""Names of sources remembered as sound."""
+_OTHERS = 4096
+"""Names of publishers and sets of channels remembered as sound."""
 _DIGITS = 15
 _FLOATS = frozenset((float,))
 _INFINITY = float("inf")
@@ -30,6 +33,16 @@ class EventReader:
         self._sources: dict[bytes, str] = {}
         self._producers: dict[bytes, str] = {}
         self._channels: set[tuple[str, ...]] = set()
+
+    @property
+    def sources(self) -> Collection[str]:
+        """Sources that are remembered."""
+        return self._sources.values()
+
+    def forget(self, sources: Iterable[str]) -> None:
+        """Drop sources that are gone."""
+        for source in sources:
+            self._sources.pop(source.encode(), None)
 
     def take(
         self,
@@ -121,8 +134,9 @@ class EventReader:
             return
         into.add(Input("events", entry_id, fields, event))
         head = event.envelope
-        for known in (self._sources, self._producers, self._channels):
-            if len(known) >= _KNOWN:
+        bounds = (_KNOWN, self._sources), (_OTHERS, self._producers), (_OTHERS, self._channels)
+        for most, known in bounds:
+            if len(known) >= most:
                 known.clear()
         self._sources[fields[b"source"]] = head.source
         if head.producer is not None:

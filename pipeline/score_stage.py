@@ -226,10 +226,14 @@ class PartitionFeed:
         return sorted(self._raw, key=id_key)
 
     async def _audit(self, page: Page, now_s: float) -> tuple[int, int]:
-        """Count entries that others removed before they were read; at the streams' end only."""
+        """Count entries that others removed before they were read; at the streams' end only.
+
+        The reader forgets the sources that the scorer has let go of.
+        """
         if now_s - self._audit_s < AUDIT_S or not page.is_end or self._events or self._ready:
             return 0, 0
         self._audit_s = now_s
+        self._reader.forget(self._scorer.unknown(self._reader.sources))
         return await self._ownership.missing(self._owned, self._read)
 
     async def _wait(self) -> None:

@@ -126,11 +126,6 @@ def source_of(fields: Fields) -> str | None:
     return name if name is not None and is_source(name) else None
 
 
-_KNOWN = 8192
-"""Names found sound that are remembered; a few hundred bytes each."""
-
-
-@lru_cache(maxsize=_KNOWN)
 def _place(raw: bytes, partitions: int) -> tuple[str, int]:
     """Check a source's name; gives it and its partition."""
     try:
@@ -196,7 +191,6 @@ def _sequence(fields: Fields) -> tuple[str | None, int | None]:
     return _producer(producer), _number(seq, "seq")
 
 
-@lru_cache(maxsize=_KNOWN)
 def _producer(raw: bytes) -> str:
     name = raw.decode(errors="replace")
     if not is_source(name):
@@ -277,7 +271,7 @@ def _values(fields: Fields) -> dict[str, float]:
     return check_values({name: number})
 
 
-_is_channel = lru_cache(maxsize=_KNOWN)(is_channel)
+_is_channel = lru_cache(maxsize=1024)(is_channel)
 
 
 def check_values(values: object) -> dict[str, float]:

@@ -135,10 +135,11 @@ class Feed:
         followers: reads them.
         keys: of the deployment.
         held_bytes: most memory for what is held.
+        quiet_ms: a source without a result for so long is gone.
     """
 
-    def __init__(self, followers: Followers, keys: Keys, held_bytes: int) -> None:
-        self.held = Held(most_bytes=held_bytes)
+    def __init__(self, followers: Followers, keys: Keys, held_bytes: int, quiet_ms: int) -> None:
+        self.held = Held(most_bytes=held_bytes, quiet_ms=quiet_ms)
         self.positions: Mapping[Stream, Position] = {}
         """Up to where everything has arrived."""
         self._followers = followers

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections import deque
+from collections import OrderedDict, deque
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -13,6 +13,8 @@ from pipeline.results import KINDS, Kind, Position, Result, Stream, write_cursor
 PER_SOURCE = 1000
 DETECTIONS, SCORES = 0, 1
 _OVERHEAD_BYTES = 600
+_SOURCE_BYTES = 2000
+"""What a source takes beside its results."""
 _LOOKED_AT = 50
 _START: Position = (0, 0, 0)
 
@@ -117,18 +119,24 @@ class Ring:
 
 @dataclass(slots=True)
 class _Source:
-    rings: dict[int, Ring] = field(default_factory=dict)
-    detected: Sight | None = None
-    tracked: Sight | None = None
+    """One source.
 
-    def see(self, kind: int, fields: Mapping[str, Any]) -> None:
-        """Note what is to be drawn."""
-        if kind == DETECTIONS:
-            self.detected = Sight(str(fields.get("frame")), _boxes(fields, "objects"), _int(fields))
-        elif fields.get("kind") == "frame":
-            level, phase = fields.get("level"), fields.get("phase")
-            boxes = _boxes(fields, "tracks")
-            self.tracked = Sight(str(fields.get("last")), boxes, 0, level, phase)
+    Attributes:
+        seen: per kind the newest result that tells of a frame.
+        sights: what is to be drawn by them, read from them when somebody asks; None before.
+        touched_ms: when something was last put.
+    """
+
+    rings: dict[int, Ring] = field(default_factory=dict)
+    seen: list[Item | None] = field(default_factory=lambda: [None, None])
+    sights: tuple[Sight | None, Sight | None] | None = None
+    touched_ms: int = 0
+
+    def items(self) -> Iterator[Item]:
+        """Give all that is held of it; what was seen may come twice."""
+        for ring in self.rings.values():
+            yield from ring.items
+        yield from (item for item in self.seen if item is not None)
 
 
 class Held:
@@ -137,12 +145,16 @@ class Held:
     Args:
         per_source: most results of a kind and source.
         most_bytes: of all; beyond it the fullest sources lose their oldest, then the quietest.
+        quiet_ms: a source of which nothing was put for so long is gone.
     """
 
-    def __init__(self, per_source: int = PER_SOURCE, *, most_bytes: int) -> None:
+    def __init__(self, per_source: int = PER_SOURCE, *, most_bytes: int, quiet_ms: int) -> None:
         self._per_source = per_source
         self._most_bytes = most_bytes
-        self._sources: dict[str, _Source] = {}
+        self._quiet_ms = quiet_ms
+        self._now_ms = 0
+        self._sources: OrderedDict[str, _Source] = OrderedDict()
+        """The quietest first."""
         self.floors: dict[Stream, Position] = {}
         """After these positions nothing is missing of a source that has no ring."""
         self.size_bytes = 0
@@ -162,22 +174,28 @@ class Held:
     def sights(self, source: str) -> tuple[Sight | None, Sight | None]:
         """Give what was last detected and what was last tracked."""
         held = self._sources.get(source)
-        return (None, None) if held is None else (held.detected, held.tracked)
+        if held is None:
+            return None, None
+        if held.sights is None:
+            detected, tracked = held.seen
+            held.sights = _detected(detected), _tracked(tracked)
+        return held.sights
 
     def put(self, item: Item, fields: Mapping[str, Any]) -> None:
         """Add the newest result of a source; `fields` are the result's."""
-        held = self._sources.setdefault(item.source, _Source())
+        self._now_ms = max(self._now_ms, item.position[0])
+        held = self._touch(item.source)
         ring = held.rings.get(item.stream[1])
         if ring is None:
             ring = held.rings[item.stream[1]] = Ring(self.floors.get(item.stream, _START))
         self._append(ring, item)
-        held.see(item.stream[1], fields)
+        self._see(held, item, fields)
         if self.size_bytes > self._most_bytes:
             self._shrink()
 
     def fill(self, source: str, kind: int, older: Sequence[Item], floor: Position) -> Ring:
         """Put what Redis had before the oldest held, oldest first."""
-        held = self._sources.setdefault(source, _Source())
+        held = self._touch(source)
         ring = held.rings.setdefault(kind, Ring(floor))
         room = max(0, self._per_source - len(ring.items))
         kept = list(older)[-room:] if room else []
@@ -185,10 +203,31 @@ class Held:
         ring.is_filled = True
         ring.floor = floor if len(kept) == len(older) else older[-len(kept) - 1].position
         self.size_bytes += sum(map(_size_bytes, kept))
-        if (held.detected, held.tracked)[kind] is None:
+        if held.seen[kind] is None:
             for item in kept[-_LOOKED_AT:]:
-                held.see(kind, decode(item.body))
+                self._see(held, item, decode(item.body))
         return ring
+
+    def _touch(self, source: str) -> _Source:
+        """Give a source, a new one if there is none; those that are quiet go."""
+        held = self._sources.get(source)
+        if held is None:
+            held = self._sources[source] = _Source()
+            self.size_bytes += _SOURCE_BYTES
+        held.touched_ms = self._now_ms
+        self._sources.move_to_end(source)
+        since_ms = self._now_ms - self._quiet_ms
+        while (quietest := next(iter(self._sources.items())))[1].touched_ms < since_ms:
+            self._leave(quietest[0])
+        return held
+
+    def _see(self, held: _Source, item: Item, fields: Mapping[str, Any]) -> None:
+        """Note what is to be drawn."""
+        kind = item.stream[1]
+        if kind == DETECTIONS or fields.get("kind") == "frame":
+            before = held.seen[kind]
+            self.size_bytes += _size_bytes(item) - (_size_bytes(before) if before else 0)
+            held.seen[kind], held.sights = item, None
 
     def _append(self, ring: Ring, item: Item) -> None:
         ring.items.append(item)
@@ -209,14 +248,16 @@ class Held:
             for ring in self._rings():
                 while len(ring.items) > most and self.size_bytes > aim:
                     self._drop(ring)
-        quiet = sorted(self._sources, key=lambda name: _newest(self._sources[name]))
-        for name in quiet:
-            if self.size_bytes <= aim:
-                return
-            for ring in self._sources.pop(name).rings.values():
-                self.size_bytes -= sum(map(_size_bytes, ring.items))
-                for last in list(ring.items)[-1:]:
-                    self.floors[last.stream] = max(self.floors[last.stream], last.position)
+        while self.size_bytes > aim and self._sources:
+            self._leave(next(iter(self._sources)))
+
+    def _leave(self, source: str) -> None:
+        """Let go of a source; what Redis has of it is looked up when somebody asks."""
+        held = self._sources.pop(source)
+        self.size_bytes -= _SOURCE_BYTES + sum(map(_size_bytes, held.items()))
+        for ring in held.rings.values():
+            for last in list(ring.items)[-1:]:
+                self.floors[last.stream] = max(self.floors[last.stream], last.position)
 
     def _rings(self) -> Iterator[Ring]:
         for held in self._sources.values():
@@ -227,9 +268,19 @@ def _size_bytes(item: Item) -> int:
     return _OVERHEAD_BYTES + len(item.body)
 
 
-def _newest(held: _Source) -> tuple[int, int]:
-    ends = [ring.items[-1].position[:2] for ring in held.rings.values() if ring.items]
-    return max(ends, default=(0, 0))
+def _detected(item: Item | None) -> Sight | None:
+    if item is None:
+        return None
+    fields = decode(item.body)
+    return Sight(str(fields.get("frame")), _boxes(fields, "objects"), _int(fields))
+
+
+def _tracked(item: Item | None) -> Sight | None:
+    if item is None:
+        return None
+    fields = decode(item.body)
+    level, phase = fields.get("level"), fields.get("phase")
+    return Sight(str(fields.get("last")), _boxes(fields, "tracks"), 0, level, phase)
 
 
 def _boxes(fields: Mapping[str, Any], name: str) -> Sequence[Mapping[str, Any]]:

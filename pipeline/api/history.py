@@ -34,6 +34,7 @@ class _Past:
     rows: array[float] = field(default_factory=lambda: array("d"))
     transitions: deque[tuple[int, str]] = field(default_factory=lambda: deque(maxlen=TRANSITIONS))
     is_filled: bool = False
+    touched_ms: int = 0
 
     def note(self, at_ms: int, score: Mapping[str, Any]) -> None:
         """Put a score in the row of its second; the newest of a second counts, inputs add up."""
@@ -69,11 +70,15 @@ class History:
 
     Args:
         look_up: gives the scores held of a source, oldest first, also from before we began.
+        quiet_ms: a source that was neither scored nor asked for so long is forgotten.
     """
 
-    def __init__(self, look_up: Callable[[str], Awaitable[Iterable[Item]]]) -> None:
+    def __init__(self, look_up: Callable[[str], Awaitable[Iterable[Item]]], quiet_ms: int) -> None:
         self._look_up = look_up
+        self._quiet_ms = quiet_ms
+        self._now_ms = 0
         self._pasts: OrderedDict[str, _Past] = OrderedDict()
+        """The quietest first."""
 
     def note(self, source: str, at_ms: int, score: Mapping[str, Any]) -> None:
         """Add a score as it comes.
@@ -83,6 +88,7 @@ class History:
             at_ms: when the entry was written, Redis's clock.
             score: the entry's fields.
         """
+        self._now_ms = max(self._now_ms, at_ms)
         self._past(source).note(at_ms, score)
 
     async def get(self, source: str) -> dict[str, Any]:
@@ -109,12 +115,12 @@ class History:
         }
 
     def _past(self, source: str) -> _Past:
-        past = self._pasts.get(source)
-        if past is None:
-            past = self._pasts[source] = _Past()
-            if len(self._pasts) > SOURCES:
-                self._pasts.popitem(last=False)
+        past = self._pasts.setdefault(source, _Past())
+        past.touched_ms = self._now_ms
         self._pasts.move_to_end(source)
+        since_ms = self._now_ms - self._quiet_ms
+        while len(self._pasts) > SOURCES or next(iter(self._pasts.values())).touched_ms < since_ms:
+            self._pasts.popitem(last=False)
         return past
 
 

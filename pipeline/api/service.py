@@ -82,7 +82,8 @@ async def open_service(
     """Start following, and give what routes need; ends all of it afterwards."""
     followers = Followers(store)
     states = States(store, DATA_HEADERS)
-    feed = Feed(followers, store.keys, settings.api.held_bytes)
+    quiet_ms = settings.streams.state_ttl_s * 1000
+    feed = Feed(followers, store.keys, settings.api.held_bytes, quiet_ms)
     replay = Replay(store, followers, feed)
     frames = Frames(store, feed, replay.look_up)
     feed.told += [states.touch, frames.touch]
@@ -90,7 +91,7 @@ async def open_service(
     async def scores_of(source: str) -> Iterable[Item]:
         return list((await replay.fill(source, "scores")).items)
 
-    history = History(scores_of)
+    history = History(scores_of, quiet_ms)
     feed.scored.append(history.note)
     publishing = Publishing(store, settings.streams)
     service = Service(

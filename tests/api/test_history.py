@@ -22,7 +22,7 @@ def column(past: dict[str, Any], name: str) -> list[float | None]:
 
 
 async def test_a_second_is_one_row_with_its_newest_level_and_all_its_inputs() -> None:
-    history = History(nothing)
+    history = History(nothing, quiet_ms=3_600_000)
 
     history.note("cam-1", 5_000, score(0.1, kind="frame", tracks=[{}, {}], latency_ms=90))
     history.note("cam-1", 5_400, score(0.2, inputs=3, latency_ms=40))
@@ -39,7 +39,7 @@ async def test_a_second_is_one_row_with_its_newest_level_and_all_its_inputs() ->
 
 
 async def test_it_keeps_so_many_seconds_of_so_many_sources() -> None:
-    history = History(nothing)
+    history = History(nothing, quiet_ms=3_600_000)
 
     for second in range(ROWS + 5):
         history.note("cam-1", second * 1000, score(0.5))
@@ -49,6 +49,16 @@ async def test_it_keeps_so_many_seconds_of_so_many_sources() -> None:
 
     assert len((await history.get("cam-2"))["rows"]) == 1
     assert (await history.get("cam-1"))["rows"] == []
+
+
+async def test_a_source_that_has_long_been_quiet_is_forgotten() -> None:
+    history = History(nothing, quiet_ms=60_000)
+
+    history.note("gone", 1_000, score(0.5))
+    history.note("here", 2_000, score(0.5))
+    history.note("here", 61_500, score(0.5))
+
+    assert list(history._pasts) == ["here"]
 
 
 async def test_what_was_before_the_api_is_looked_up_once(api: Api) -> None:

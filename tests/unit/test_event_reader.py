@@ -103,3 +103,16 @@ def test_a_batch_ends_at_its_bounds() -> None:
     last = Inputs()
     assert not reader.take(waiting, last, 10, 1)
     assert (len(last), len(waiting)) == (1, 1)
+
+
+def test_a_source_that_is_gone_is_forgotten() -> None:
+    reader = EventReader(PARTITION, PARTITIONS)
+    reader.take(deque([(b"1700000000000-0", GOOD)]), Inputs(), 10, 10)
+    assert list(reader.sources) == ["robot-7"]
+
+    reader.forget(["robot-7", "never-seen"])
+
+    assert not reader.sources
+    batch = Inputs()
+    reader.take(deque([(b"1700000000000-1", GOOD)]), batch, 10, 10)
+    assert batch.source == ["robot-7"]
