@@ -1,20 +1,35 @@
 """Does memory grow? Real workers for a long time, sources coming and going, nobody twice.
 
-    python -m benchmarks.soak [--minutes 20] [--warm-up 10] [--sources 24] [--json FILE]
+    python -m benchmarks.soak [--minutes 20] [--warm-up 12] [--sources 24] [--json FILE]
 
 Redis (embedded, AOF on), two detect workers, two score workers and the API share the machine.
-Every source lives for 10 to 60 s under a name of its own, sends frames as a camera would and
-events, and never comes back; what is remembered of it expires after 60 s. Bounds that take hours
-to fill by default (results kept, caches) are set so that they fill while it warms up; a score
-worker lets go of a source five minutes after it has come to rest, so ten minutes do not count.
-Memory is read every 5 s; the slope is a straight line through the means of each minute after the
-warm-up, with its 95 % confidence interval from Student's t.
+Every source lives for 2 to 20 s under a name of its own, sends frames as a camera would and
+events, and never comes back: some 130 a minute, so that what stays of each would show. Somebody
+looks at the page's parts of one source after the other, and one listens to everything.
+
+The rate is the same from beginning to end: nothing is filled up before that could hide growth
+later. What is kept on purpose has bounds, and those that take hours to fill by default are set
+low, so that they are reached while it warms up:
+
+    STATE_TTL_S 60         what Redis and the API have of a source that is gone (default: a day)
+    RESULTS_KEEP 500       results in Redis, each partition and kind (100,000)
+    API_HELD_BYTES 4 MiB   results in the API (128 MiB)
+    CACHE_BYTES 1 MiB      detections by picture in a detect worker (16 MiB)
+    CACHE_REDIS_BYTES 2 MiB, CACHE_TTL_S 120   the same in Redis (64 MiB, an hour)
+
+One has no setting: a score worker lets go of a source five minutes after it has come to rest, six
+or so after its last input. Hence twelve minutes that do not count.
+
+Memory is resident memory, read every 5 s; the slope is a straight line through the means of each
+minute after the warm-up, with its 95 % confidence interval from Student's t. Divided by the
+sources that came and went it is what one leaves behind.
 """
 
 from __future__ import annotations
 
 import argparse
 import asyncio
+import itertools
 import json
 import random
 import sys
@@ -26,6 +41,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
+import httpx
 import msgpack
 import numpy as np
 import psutil
@@ -50,16 +66,17 @@ SETTINGS = {
     "PERCIPIO_CACHE_REDIS_BYTES": "2097152",
     "PERCIPIO_CACHE_TTL_S": "120",
     "PERCIPIO_STILL_THRESHOLD": "8",
-    "PERCIPIO_API_PORT": "0",
     "PERCIPIO_API_HELD_BYTES": "4194304",
     "PERCIPIO_LOG_LEVEL": "warning",
 }
 SAMPLE_S = 5.0
 TICK_S = 0.25
 FRAMES_A_TICK = 0.25  # of a source: one frame a second
-LIFE_S = (10.0, 60.0)
+LIFE_S = (2.0, 20.0)
 PICTURES = 240
 DRAIN_S = 60.0
+LOOK_S = 0.2
+PARTS = ("", "/frame.jpg", "/history", "/scores?limit=10", "/detections?limit=10")
 
 
 @dataclass(frozen=True)
@@ -80,6 +97,11 @@ class Slope:
     low: float
     high: float
     minutes: int
+
+    def bytes_a_source(self, sources_per_h: float) -> tuple[float, float]:
+        """Give the interval by source that came and went."""
+        each = 2**20 / sources_per_h
+        return round(self.low * each, 1), round(self.high * each, 1)
 
 
 @dataclass
@@ -111,8 +133,8 @@ def slope(name: str, at_s: np.ndarray[Any, Any], mib: np.ndarray[Any, Any], from
     fit = stats.linregress(np.unique(minutes) / 60, means)
     half = float(stats.t.ppf(0.975, len(means) - 2) * fit.stderr)
     rise = float(fit.slope)
-    figures = (float(means.mean()), rise, rise - half, rise + half)
-    return Slope(name, *(round(x, 2) for x in figures), len(means))
+    low, high = round(rise - half, 2), round(rise + half, 2)
+    return Slope(name, round(float(means.mean()), 2), round(rise, 2), low, high, len(means))
 
 
 @dataclass
@@ -169,6 +191,30 @@ async def publish(client: Redis, crowd: Crowd, stop: asyncio.Event, sent: Counte
         await asyncio.sleep(max(0.0, began_s + TICK_S - time.monotonic()))
 
 
+async def look(page: str, crowd: Crowd, stop: asyncio.Event, sent: Counter[str]) -> None:
+    """Ask the API for what the page shows of one source after the other."""
+    async with httpx.AsyncClient(base_url=page, timeout=30) as http:
+        for number in itertools.count():
+            names = list(crowd.alive)
+            if stop.is_set():
+                return
+            if names:
+                source = names[number % len(names)]
+                answers = [await http.get(f"/v1/sources/{source}{part}") for part in PARTS]
+                sent["looks"] += sum(answer.status_code == 200 for answer in answers)
+            await asyncio.sleep(LOOK_S)
+
+
+async def listen(page: str, sent: Counter[str]) -> None:
+    """Read all results as Server-Sent Events, until cancelled."""
+    async with (
+        httpx.AsyncClient(base_url=page, timeout=None) as http,
+        http.stream("GET", "/v1/live") as answer,
+    ):
+        async for line in answer.aiter_lines():
+            sent["heard"] += line.startswith("data:")
+
+
 async def watch(client: Redis, group: Group, samples: Samples, until_s: float, say: bool) -> None:
     """Read memory every few seconds until `until_s`; ends early when a worker does."""
     began_s = time.monotonic()
@@ -222,23 +268,33 @@ async def soak(args: argparse.Namespace, group: Group) -> dict[str, Any]:
     async with Store.open(group.redis_url, Keys(), wait_s=60) as store:
         await until_ready(store, group)
         async with Redis.from_url(group.redis_url) as client:
-            publishing = asyncio.create_task(publish(client, crowd, stop, sent))
+            others = [
+                asyncio.create_task(publish(client, crowd, stop, sent)),
+                asyncio.create_task(look(group.page.url, crowd, stop, sent)),
+            ]
+            listening = asyncio.create_task(listen(group.page.url, sent))
             total_s = 60 * (args.warm_up + args.minutes)
             try:
                 await watch(client, group, samples, total_s, say=not args.quiet)
             finally:
                 stop.set()
-                await publishing
+                listening.cancel()
+                await asyncio.gather(*others)
         status = await drained(store)
+    sources_per_h = crowd.number / total_s * 3600
+    slopes = samples.slopes(60 * args.warm_up)
     return {
         "minutes": args.minutes,
         "warm_up": args.warm_up,
         "sources_at_once": args.sources,
         "sources": crowd.number,
-        "sent": {name: sent[name] for name in ("frames", "events")},
+        "sent": {name: sent[name] for name in ("frames", "events", "looks", "heard")},
         "ledger": status.terms,
         "difference": differences(status.terms),
-        "slopes": [asdict(one) for one in samples.slopes(60 * args.warm_up)],
+        "slopes": [
+            asdict(one) | {"bytes_a_source": one.bytes_a_source(sources_per_h)} for one in slopes
+        ],
+        "samples": asdict(samples),
     }
 
 
@@ -249,21 +305,23 @@ def print_table(found: dict[str, Any]) -> None:
         f"{found['sources']} sources, {found['sources_at_once']} at once; "
         f"{found['sent']['frames']} frames ({terms['frames_detected']} detected, "
         f"{terms['frames_cached']} cached, {terms['frames_dropped_age']} too old), "
-        f"{found['sent']['events']} events; ledger's difference {found['difference']}"
+        f"{found['sent']['events']} events; {found['sent']['looks']} answers and "
+        f"{found['sent']['heard']} live results of the API; ledger's difference "
+        f"{found['difference']}"
     )
-    print(f"{'process':<12} {'MiB':>8} {'MiB/h':>8}   95 % interval")
+    print(f"{'process':<12} {'MiB':>8} {'MiB/h':>8}   {'95 % interval':<16}   bytes a source")
     for row in found["slopes"]:
         interval = f"{row['low']:+.2f} to {row['high']:+.2f}"
-        print(
-            f"{row['process']:<12} {row['mean_mib']:>8.1f} {row['mib_per_h']:>+8.2f}   {interval}"
-        )
+        figures = f"{row['mean_mib']:>8.1f} {row['mib_per_h']:>+8.2f}   {interval:<16}"
+        low, high = row["bytes_a_source"]
+        print(f"{row['process']:<12} {figures}   {low:+.0f} to {high:+.0f}")
 
 
 def main(argv: Sequence[str] | None = None) -> None:
     """Soak, print, and exit 1 when the ledger does not balance."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--minutes", type=float, default=20.0, help="after the warm-up")
-    parser.add_argument("--warm-up", type=float, default=10.0, help="minutes that do not count")
+    parser.add_argument("--warm-up", type=float, default=12.0, help="minutes that do not count")
     parser.add_argument("--sources", type=int, default=24, help="at once")
     parser.add_argument("--workers", default=WORKERS, help="default: %(default)s")
     parser.add_argument("--json", type=Path, help="write everything there too")

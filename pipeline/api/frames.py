@@ -190,6 +190,11 @@ class Frames:
             if not idle or idle[0] == source:
                 break
             del self._easels[idle[0]]
+        since_s = monotonic() - GOOD_S
+        while not (oldest := next(iter(self._easels.values()))).viewers:
+            if oldest.asked_s >= since_s:
+                break
+            self._easels.popitem(last=False)
         return easel
 
 
