@@ -14,7 +14,7 @@ low, so that they are reached while it warms up:
     STATE_TTL_S 60         what Redis and the API have of a source that is gone (default: a day)
     RESULTS_KEEP 500       results in Redis, each partition and kind (100,000)
     API_HELD_BYTES 4 MiB   results in the API (128 MiB)
-    CACHE_BYTES 1 MiB      detections by picture in a detect worker (16 MiB)
+    CACHE_BYTES 256 KiB    detections by picture in a detect worker (16 MiB)
     CACHE_REDIS_BYTES 2 MiB, CACHE_TTL_S 120   the same in Redis (64 MiB, an hour)
 
 One has no setting: a score worker lets go of a source five minutes after it has come to rest, six
@@ -62,7 +62,7 @@ SETTINGS = {
     "PERCIPIO_IMAGE_SIZE": "320",
     "PERCIPIO_STATE_TTL_S": "60",
     "PERCIPIO_RESULTS_KEEP": "500",
-    "PERCIPIO_CACHE_BYTES": "1048576",
+    "PERCIPIO_CACHE_BYTES": "262144",
     "PERCIPIO_CACHE_REDIS_BYTES": "2097152",
     "PERCIPIO_CACHE_TTL_S": "120",
     "PERCIPIO_STILL_THRESHOLD": "8",

@@ -1,12 +1,15 @@
 """Memory of many sources in one score worker, and in Redis.
 
-    python -m benchmarks.sources [--sources 100000] [--events 2] [--cold]
+    python -m benchmarks.sources [--sources 100000] [--events 2 | --full] [--producers] [--cold]
 
-Every source of `--sources` sends `--events` events of eight channels. Printed are the worker's
+Every source of `--sources` sends `--events` events of `--channels` channels, or with `--full` one
+a bin until its window is full and evaluated, all sources in turn, after some that do not count.
+With `--producers` each has a publisher of its own that numbers them. Printed are the worker's
 resident memory before and after, what a source takes there and in Redis (`MEMORY USAGE` of a
-sample), and what one with a full window takes in Redis. `--cold` then waits until the worker has
-put every source out of its memory (five minutes of silence), lets a thousand come back and checks
-their counts, and lets as many new ones come: their memory is that of those that left.
+sample), and, without `--full`, what one with a full window takes in Redis. `--cold` then waits
+until the worker has put every source out of its memory (five minutes of silence), lets a thousand
+come back and checks their counts, and lets as many new ones come: their memory is that of those
+that left.
 """
 
 from __future__ import annotations
@@ -14,6 +17,8 @@ from __future__ import annotations
 import argparse
 import json
 import time
+from collections.abc import Iterator
+from itertools import islice
 from typing import Any
 from urllib.request import urlopen
 
@@ -22,32 +27,55 @@ import psutil
 from redis import Redis
 
 from benchmarks.events import KEYS, Workers, drain, ledger, score_workers
+from benchmarks.load import WINDOW_TURNS, Load
 from benchmarks.publisher import PIPELINE
 from benchmarks.scaling_memory import grow
 from benchmarks.scoring import Plain, traced
 from pipeline.embedded import EmbeddedRedis
 
-CHANNELS = 8
 SAMPLE = 500
 AHEAD = 20_000
 """Events that may wait, so that Redis holds sources and not a backlog."""
 COLD_S = 420.0
+FIRST = 2000
+"""Sources with full windows that come before those that count: a worker's buffers have grown."""
 MIB = 2**20
 
 
-def publish(client: Redis, names: list[str], events: int) -> None:
-    """Add events of every source, no more ahead of the worker than Redis should hold."""
-    scored, sent = ledger(client, "events_scored"), 0
+Fields = dict[Any, Any]
+
+
+def plain(names: list[str], events: int, channels: int) -> Iterator[Fields]:
+    """Give a few events of every source, all in turn, at the time at which they are published."""
     for turn in range(events):
-        values = msgpack.packb({f"c{c}": 1.0 + turn + c for c in range(CHANNELS)})
-        for begin in range(0, len(names), PIPELINE):
-            pipe = client.pipeline(transaction=False)
-            for name in names[begin : begin + PIPELINE]:
-                pipe.xadd(KEYS.of_source(name).events, {"source": name, "values": values})
-            pipe.execute()
-            sent += len(names[begin : begin + PIPELINE])
-            while sent - (ledger(client, "events_scored") - scored) > AHEAD:
-                time.sleep(0.05)
+        values = msgpack.packb({f"c{c}": 1.0 + turn + c for c in range(channels)})
+        yield from ({"source": name, "values": values} for name in names)
+
+
+def filling(prefix: str, sources: int, channels: int) -> Iterator[Fields]:
+    """Give the events that fill every source's window, all in turn, a bin at a time."""
+    events = Load(sources, channels).filling().events()
+    for source, ts_ms, values in islice(events, sources * WINDOW_TURNS):
+        yield {"source": prefix + source, "ts": ts_ms, "values": msgpack.packb(values)}
+
+
+def numbered(events: Iterator[Fields], sources: int) -> Iterator[Fields]:
+    """Number each source's events, under a publisher's name of its own."""
+    for number, fields in enumerate(events):
+        yield fields | {"producer": f"{fields['source']}:1a2b3c4d", "seq": number // sources}
+
+
+def publish(client: Redis, events: Iterator[Fields]) -> None:
+    """Add events, no more ahead of the worker than Redis should hold; wait until all are scored."""
+    scored, sent = ledger(client, "events_scored"), 0
+    while some := list(islice(events, PIPELINE)):
+        pipe = client.pipeline(transaction=False)
+        for fields in some:
+            pipe.xadd(KEYS.of_source(str(fields["source"])).events, fields)
+        pipe.execute()
+        sent += len(some)
+        while sent - (ledger(client, "events_scored") - scored) > AHEAD:
+            time.sleep(0.05)
     drain(client, scored + sent)
 
 
@@ -73,19 +101,25 @@ def usage(client: Redis, names: list[str], kind: str) -> float:
     return float(sum(pipe.execute()) / len(sample))
 
 
-def go_cold(client: Redis, workers: Workers, names: list[str], events: int) -> dict[str, Any]:
+def seen(client: Redis, names: list[str]) -> list[int]:
+    """Give how many inputs of each source were scored."""
+    pipe = client.pipeline(transaction=False)
+    for name in names:
+        pipe.hget(KEYS.of_source(name).state(name), "seq")
+    return [int(seq) for seq in pipe.execute()]
+
+
+def go_cold(client: Redis, workers: Workers, names: list[str], channels: int) -> dict[str, Any]:
     """Let all sources leave the worker's memory, some come back and as many new ones come."""
     deadline_s = time.monotonic() + COLD_S
     while (left := in_memory(workers)) and time.monotonic() < deadline_s:
         time.sleep(5)
     back = names[:1000]
-    publish(client, back, 1)
-    pipe = client.pipeline(transaction=False)
-    for name in back:
-        pipe.hget(KEYS.of_source(name).state(name), "seq")
-    right = sum(int(seq) == events + 1 for seq in pipe.execute())
+    counts = seen(client, back)
+    publish(client, plain(back, 1, channels))
+    right = sum(now == count + 1 for now, count in zip(seen(client, back), counts, strict=True))
     before = resident(workers)
-    publish(client, [f"new-{name}" for name in names], 1)
+    publish(client, plain([f"new-{name}" for name in names], 1, channels))
     return {
         "left_in_memory": left,
         "came_back_with_the_right_count": right,
@@ -94,7 +128,7 @@ def go_cold(client: Redis, workers: Workers, names: list[str], events: int) -> d
     }
 
 
-def worker_bytes(sources: int, events: int = 2) -> float:
+def worker_bytes(sources: int, events: int = 2, channels: int = 8) -> float:
     """Measure what a source takes in a score worker."""
     names = [f"s{number}" for number in range(sources)]
     with (
@@ -102,9 +136,9 @@ def worker_bytes(sources: int, events: int = 2) -> float:
         Redis.from_url(server.url) as client,
         score_workers(server.url, client, 1) as workers,
     ):
-        publish(client, names[:1], 1)
+        publish(client, plain(names[:1], 1, channels))
         base = resident(workers)
-        publish(client, names, events)
+        publish(client, plain(names, events, channels))
         return (resident(workers) - base) / sources
 
 
@@ -113,6 +147,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--sources", type=int, default=100_000)
     parser.add_argument("--events", type=int, default=2)
+    parser.add_argument("--channels", type=int, default=8)
+    parser.add_argument("--full", action="store_true")
+    parser.add_argument("--producers", action="store_true")
     parser.add_argument("--cold", action="store_true")
     args = parser.parse_args()
     names = [f"s{number}" for number in range(args.sources)]
@@ -121,25 +158,36 @@ def main() -> None:
         Redis.from_url(server.url) as client,
         score_workers(server.url, client, 1) as workers,
     ):
-        publish(client, names[:1], 1)
+        publish(client, plain(["first"], 1, args.channels))
+        events = plain(names, args.events, args.channels)
+        if args.full:
+            publish(client, filling("first-", FIRST, args.channels))
+            events = filling("", args.sources, args.channels)
         base = resident(workers)
-        publish(client, names[1:], 1)
-        publish(client, names, args.events - 1)
-        grown = resident(workers)
-        plain = traced(lambda: [Plain(CHANNELS) for _ in range(200)]) / 200
+        publish(client, numbered(events, args.sources) if args.producers else events)
+        time.sleep(2)  # the worker's gauges are a second old
+        grown, held = resident(workers), in_memory(workers)
+        memory, state = (usage(client, names, kind) for kind in ("memory", "state"))
         row: dict[str, Any] = {
             "sources": args.sources,
+            "events_each": WINDOW_TURNS if args.full else args.events,
+            "channels": args.channels,
+            "in_memory": held,
             "worker_mib": round(grown / MIB),
             "worker_mib_without_sources": round(base / MIB),
             "worker_bytes_per_source": round((grown - base) / args.sources),
-            "plain_object_bytes_per_source": round(plain),
-            "redis_memory_bytes_per_source": round(usage(client, names, "memory")),
-            "redis_state_bytes_per_source": round(usage(client, names, "state")),
-            "redis_bytes_per_full_source": round(grow(CHANNELS)[1]),
+            "redis_memory_bytes_per_source": round(memory),
+            "redis_state_bytes_per_source": round(state),
+            "redis_bytes_per_source": round(memory + state),
         }
+        if not args.full:
+            row["plain_object_bytes_per_source"] = round(
+                traced(lambda: [Plain() for _ in range(200)]) / 200
+            )
+            row["redis_bytes_per_full_source"] = round(grow(args.channels)[1])
         print(json.dumps(row), flush=True)
         if args.cold:
-            print(json.dumps(go_cold(client, workers, names, args.events)), flush=True)
+            print(json.dumps(go_cold(client, workers, names, args.channels)), flush=True)
 
 
 if __name__ == "__main__":
