@@ -2,14 +2,16 @@
 
     python -m benchmarks.sources [--sources 100000] [--events 2 | --full] [--producers] [--cold]
 
-Every source of `--sources` sends `--events` events of `--channels` channels, or with `--full` one
-a bin until its window is full and evaluated, all sources in turn, after some that do not count.
-With `--producers` each has a publisher of its own that numbers them. Printed are the worker's
-resident memory before and after, what a source takes there and in Redis (`MEMORY USAGE` of a
-sample), and, without `--full`, what one with a full window takes in Redis. `--cold` then waits
-until the worker has put every source out of its memory (five minutes of silence), lets a thousand
-come back and checks their counts, and lets as many new ones come: their memory is that of those
-that left.
+Every source of `--sources` sends `--events` events of `--channels` channels. With `--full` some
+first send one a bin until their windows are full; the others are given what Redis remembers of
+those, which the worker recalls when they send five bins more, so that each has a full window and
+was evaluated. With `--producers` each has a publisher of its own that numbers its events.
+
+Printed are the worker's resident memory before and after, what a source that it holds takes there
+and in Redis (`MEMORY USAGE` of a sample), and, without `--full`, what one with a full window takes
+in Redis. `--cold` then waits until the worker has put every source out of its memory (five minutes
+of silence), lets a thousand come back and checks their counts, and lets as many new ones come:
+their memory is that of those that left.
 """
 
 from __future__ import annotations
@@ -18,6 +20,7 @@ import argparse
 import json
 import time
 from collections.abc import Iterator
+from dataclasses import replace
 from itertools import islice
 from typing import Any
 from urllib.request import urlopen
@@ -27,7 +30,7 @@ import psutil
 from redis import Redis
 
 from benchmarks.events import KEYS, Workers, drain, ledger, score_workers
-from benchmarks.load import WINDOW_TURNS, Load
+from benchmarks.load import WINDOW_MS, WINDOW_TURNS, Load
 from benchmarks.publisher import PIPELINE
 from benchmarks.scaling_memory import grow
 from benchmarks.scoring import Plain, traced
@@ -39,6 +42,10 @@ AHEAD = 20_000
 COLD_S = 420.0
 FIRST = 2000
 """Sources with full windows that come before those that count: a worker's buffers have grown."""
+COPIED = 200
+MORE = 5
+GAUGES_S = 2.0
+"""The worker's gauges are up to a second old."""
 MIB = 2**20
 
 
@@ -52,11 +59,34 @@ def plain(names: list[str], events: int, channels: int) -> Iterator[Fields]:
         yield from ({"source": name, "values": values} for name in names)
 
 
-def filling(prefix: str, sources: int, channels: int) -> Iterator[Fields]:
-    """Give the events that fill every source's window, all in turn, a bin at a time."""
-    events = Load(sources, channels).filling().events()
-    for source, ts_ms, values in islice(events, sources * WINDOW_TURNS):
+def load(sources: int, channels: int, prefix: str, first: int, count: int) -> Iterator[Fields]:
+    """Give some bins of every source, all in turn; bin `WINDOW_TURNS` is the first beyond filling.
+
+    Args:
+        sources: how many.
+        channels: of an event.
+        prefix: of the sources' names.
+        first: bin to begin with.
+        count: bins.
+    """
+    every = Load(sources, channels).filling()
+    start_ms = every.start_ms + first * WINDOW_MS
+    events = replace(every, start_ms=start_ms).events()
+    for source, ts_ms, values in islice(events, sources * count):
         yield {"source": prefix + source, "ts": ts_ms, "values": msgpack.packb(values)}
+
+
+def copy(client: Redis, prefix: str, names: list[str]) -> None:
+    """Give sources what Redis remembers of those with full windows."""
+    kept: list[dict[Any, Any]] = [
+        client.hgetall(KEYS.of_source(one).memory(one))
+        for one in (f"{prefix}s{number}" for number in range(COPIED))
+    ]
+    for begin in range(0, len(names), PIPELINE):
+        pipe = client.pipeline(transaction=False)
+        for number, name in enumerate(names[begin : begin + PIPELINE]):
+            pipe.hset(KEYS.of_source(name).memory(name), mapping=kept[number % COPIED])
+        pipe.execute()
 
 
 def numbered(events: Iterator[Fields], sources: int) -> Iterator[Fields]:
@@ -161,28 +191,32 @@ def main() -> None:
         publish(client, plain(["first"], 1, args.channels))
         events = plain(names, args.events, args.channels)
         if args.full:
-            publish(client, filling("first-", FIRST, args.channels))
-            events = filling("", args.sources, args.channels)
-        base = resident(workers)
+            first = load(FIRST, args.channels, "first-", 0, WINDOW_TURNS)
+            publish(client, numbered(first, FIRST) if args.producers else first)
+            copy(client, "first-", names)
+            events = load(args.sources, args.channels, "", WINDOW_TURNS, MORE)
+        time.sleep(GAUGES_S)
+        base, before = resident(workers), in_memory(workers)
         publish(client, numbered(events, args.sources) if args.producers else events)
-        time.sleep(2)  # the worker's gauges are a second old
+        time.sleep(GAUGES_S)
         grown, held = resident(workers), in_memory(workers)
         memory, state = (usage(client, names, kind) for kind in ("memory", "state"))
         row: dict[str, Any] = {
             "sources": args.sources,
-            "events_each": WINDOW_TURNS if args.full else args.events,
+            "events_each": WINDOW_TURNS + MORE if args.full else args.events,
             "channels": args.channels,
-            "in_memory": held,
+            "held_before": before,
+            "held": held,
             "worker_mib": round(grown / MIB),
             "worker_mib_without_sources": round(base / MIB),
-            "worker_bytes_per_source": round((grown - base) / args.sources),
+            "worker_bytes_per_source": round((grown - base) / (held - before)),
             "redis_memory_bytes_per_source": round(memory),
             "redis_state_bytes_per_source": round(state),
             "redis_bytes_per_source": round(memory + state),
         }
         if not args.full:
             row["plain_object_bytes_per_source"] = round(
-                traced(lambda: [Plain() for _ in range(200)]) / 200
+                traced(lambda: [Plain(args.channels) for _ in range(200)]) / 200
             )
             row["redis_bytes_per_full_source"] = round(grow(args.channels)[1])
         print(json.dumps(row), flush=True)

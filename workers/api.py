@@ -11,6 +11,7 @@ from pipeline.log import get_logger
 from pipeline.partition import Keys
 from pipeline.settings import Settings
 from pipeline.stream import Store
+from workers.heap import give_back_large_blocks
 from workers.runner import Context, run_worker
 
 log = get_logger()
@@ -44,6 +45,7 @@ def prepare_process() -> None:
 
 async def main(context: Context) -> None:
     """Serve until told to stop."""
+    give_back_large_blocks()
     from pipeline.api import access
     from pipeline.api.app import guarded_app
     from pipeline.api.server import listen, make_server, url_of

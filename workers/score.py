@@ -24,6 +24,7 @@ from pipeline.scoring.engine import Engine, warm_up
 from pipeline.scoring.parameters import WINDOW, Parameters
 from pipeline.settings import ScoreSettings, Settings
 from pipeline.stream import Store
+from workers.heap import give_back_large_blocks
 from workers.runner import Context, run_worker
 
 AWAY_MS = 5000
@@ -42,6 +43,7 @@ def run(_args: argparse.Namespace, _settings: Settings) -> int:
 
 async def main(context: Context) -> None:
     """Own partitions and score them until told to stop."""
+    give_back_large_blocks()
     settings, streams = context.settings, context.settings.streams
     keys = Keys(streams.key_prefix, streams.partitions)
     async with Store.open(settings.redis.url, keys, wait_s=settings.redis.wait_s) as store:
