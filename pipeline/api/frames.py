@@ -190,7 +190,7 @@ class Frames:
             if not idle or idle[0] == source:
                 break
             del self._easels[idle[0]]
-        since_s = monotonic() - GOOD_S
+        since_s = easel.asked_s - GOOD_S
         while not (oldest := next(iter(self._easels.values()))).viewers:
             if oldest.asked_s >= since_s:
                 break

@@ -4,6 +4,7 @@ import asyncio
 
 import cv2
 import numpy as np
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
@@ -55,6 +56,17 @@ async def test_a_source_without_frames_has_none(api: Api) -> None:
     answer = await api.http.get("/v1/sources/robot-7/frame.jpg")
 
     assert answer.status_code == 404
+
+
+async def test_frames_that_nobody_asks_for_are_let_go(
+    api: Api, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("pipeline.api.frames.GOOD_S", 0.0)
+    for source in ("cam-1", "cam-2"):
+        await put_frame(api, source)
+        assert (await api.http.get(f"/v1/sources/{source}/frame.jpg")).status_code == 200
+
+    assert list(api.service.frames._easels) == ["cam-2"]
 
 
 async def test_a_frame_is_drawn_once_for_all_who_look(api: Api) -> None:
