@@ -128,6 +128,67 @@ class Tracked(Shape):
     velocity: list[float] = Field([], description="Pixels a second, x, y.", examples=[[31.0, 0.5]])
 
 
+class Populations(Shape):
+    """Groups of channels that compete for weight; lists have one element for every node in use."""
+
+    population_id: list[str] = Field(
+        description="Names of the nodes.", examples=[["people", "door"]]
+    )
+    specialization: list[Literal["vision", "event", "both", ""]] = Field(
+        description="What feeds the node: what is seen, reported, both; empty: no name known.",
+        examples=[["vision", "event"]],
+    )
+    size: list[int] = Field(description="Channels in use.", examples=[[2, 1]])
+    active_neurons: list[int] = Field(description="Channels of them that vary.", examples=[[2, 1]])
+    share: list[float] = Field(
+        description="Of all eight nodes, which sum to 1; those in use may sum to less.",
+        examples=[[0.31, 0.27]],
+    )
+    fitness: list[float] = Field(
+        description="Coupling of the node to the rest, 0 to 1.", examples=[[0.52, 0.48]]
+    )
+    consciousness_contributions: list[float] = Field(
+        description="Share times fitness.", examples=[[0.1612, 0.1296]]
+    )
+    fitness_average: float = Field(description="Of all eight, by share.", examples=[0.2908])
+    diversity_index: float = Field(
+        description="(e^H - 1) / 7 of the shares; 1: all equal.", examples=[0.82]
+    )
+    generation: int = Field(description="Selections so far.", examples=[960])
+    successful_adaptations: int = Field(
+        description="Selections that raised `fitness_average`.", examples=[471]
+    )
+    selection_pressure: float = Field(description="Eta of the replicator.", examples=[0.25])
+    mutation_rate: float = Field(description="Mu of the replicator.", examples=[0.01])
+
+
+class Pair(Shape):
+    """What is seen and what is reported that go together most."""
+
+    vision: str = Field(description="Node of what is seen.", examples=["people"])
+    event: str = Field(description="Node of what is reported.", examples=["door"])
+    r: float = Field(description="-1 to 1.", examples=[0.42])
+    lag_ms: int = Field(
+        description="Eight bins at most; positive: the event follows.", examples=[500]
+    )
+    bits: float = Field(description="Mutual information, -1/2 log2(1 - r^2).", examples=[0.14])
+    p: float = Field(description="Two-sided, of this pair and lag alone.", examples=[0.0001])
+    samples: float = Field(description="Effective sample size.", examples=[81.3])
+
+
+class Correlation(Shape):
+    """What survives the tests, refreshed every 64 bins; 0 or null where nothing does."""
+
+    consciousness_correlation: float | None = Field(
+        description="Of the level with what is seen, -1 to 1; null: it has no such node.",
+        examples=[0.31],
+    )
+    context_correlation: float = Field(
+        description="Of the level with what is reported, -1 to 1.", examples=[0.24]
+    )
+    pair: Pair | None = Field(description="The strongest pair of what is seen and reported.")
+
+
 class Score(Result):
     """The score of a source after an input, or after silence (`tick`)."""
 
@@ -154,7 +215,7 @@ class Score(Result):
     confidence: float | None = Field(None, examples=[0.97])
     bins: int | None = Field(None, description="Valid bins in the window of 64.", examples=[64])
     null: float | None = Field(
-        None, description="Integration that chance alone would give.", examples=[0.08]
+        None, description="Integration that chance alone would give.", examples=[0.21]
     )
     null_age_ms: int | None = Field(
         None,
@@ -188,11 +249,9 @@ class Score(Result):
         description="What a bin brought lately on each channel: sums, for sampled channels means.",
         examples=[{"motion": 0.8, "sound": 12.5}],
     )
-    populations: dict[str, Any] | None = Field(None, examples=[{"population_id": ["motion"]}])
+    populations: Populations | None = None
     adaptation_rate: float | None = Field(None, examples=[0.002])
-    correlation: dict[str, Any] | None = Field(
-        None, examples=[{"context_correlation": 0.31, "pair": None}]
-    )
+    correlation: Correlation | None = None
     flags: list[str] | None = Field(None, examples=[["learning"]])
     map_version: str | None = Field(None, examples=["5f2b8c01d9ae"])
     engine_version: str | None = Field(None, examples=["2-250ms-64-4-0a1b2c3d"])

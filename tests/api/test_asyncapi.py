@@ -24,8 +24,11 @@ from pipeline.errors import EntryError, Reason
 from pipeline.records import Detections
 from pipeline.results import KINDS, Result, read_entry
 from pipeline.score_entries import EVENT, FRAME, TICK, Scored, describe, score_fields
+from pipeline.scoring.engine import Engine
 from pipeline.wire import Envelope, FrameEntry
 from pipeline.wire_results import dead_fields, detection_fields, read_result
+from tests.unit.scoring.scoring_inputs import seen_and_told
+from tests.unit.scoring.test_correlation import planted
 from tests.unit.test_scorer import event, fields_of, frame, score, scorer_of
 
 DOCUMENT: dict[str, Any] = yaml.safe_load(
@@ -95,6 +98,18 @@ def score_entries(score_data: tuple[Entry, list[Entry]]) -> list[dict[bytes, byt
         one(TICK, "awakening"),
     )
     return [as_entry(score_fields(each, 1700000000100)) for each in made]
+
+
+@pytest.fixture(scope="module")
+def paired_data() -> Entry:
+    """What the engine says of a source whose events follow what it sees."""
+    engine = Engine()
+    slot = engine.slot("cam-1")
+    engine.step(seen_and_told(engine, slot, planted(np.random.default_rng(3), 700, 3)))
+    engine._assignments[slot] = engine._assignments[slot].with_frames()
+    engine.encode_event(slot, dict.fromkeys([f"e{k}" for k in range(8)], 1.0))
+    data: Entry = msgpack.unpackb(wire.pack(engine.data(slot, engine.snapshot(slot))))
+    return data
 
 
 def dead_entries() -> list[dict[bytes, bytes]]:
@@ -189,6 +204,33 @@ def test_scores_have_the_fields_that_are_written(
     compare("data", [each["data"] for each in entries], SCHEMAS["scoreData"])
     compare("components", [score_data[0]["components"]], parts["components"])
     compare("tracks", score_data[1], parts["tracks"]["items"])
+
+
+def test_populations_and_correlation_have_the_fields_that_are_written(
+    score_data: tuple[Entry, list[Entry]], paired_data: Entry
+) -> None:
+    """In both documents, with a pair of what is seen and reported and without one."""
+    parts = SCHEMAS["scoreData"]["properties"]
+    pair = parts["correlation"]["properties"]["pair"]
+
+    for data in (score_data[0], paired_data):
+        check(SCHEMAS["scoreData"], data)
+        result_schemas.Populations.model_validate(data["populations"], strict=True)
+        result_schemas.Correlation.model_validate(data["correlation"], strict=True)
+        assert len({len(x) for x in data["populations"].values() if isinstance(x, list)}) == 1
+        for name in ("populations", "correlation"):
+            compare(name, [data[name]], parts[name])
+    compare("pair", [paired_data["correlation"]["pair"]], pair)
+    assert score_data[0]["correlation"]["pair"] is None
+    assert len(paired_data["populations"]["population_id"]) == 8
+    assert set(paired_data["populations"]["specialization"]) == {"vision", "event"}
+    for model, schema in (
+        (result_schemas.Populations, parts["populations"]),
+        (result_schemas.Correlation, parts["correlation"]),
+        (result_schemas.Pair, pair),
+    ):
+        assert set(model.model_json_schema()["properties"]) == set(schema["properties"])
+        assert set(model.model_json_schema()["required"]) == set(schema["required"])
 
 
 def test_dead_letters_have_the_fields_that_are_written() -> None:
