@@ -212,18 +212,14 @@ WEIGHTS: tuple[tuple[str, dict[str, Any]], ...] = (
 )  # fmt: skip
 
 
+def weighted(parameters: Parameters) -> list[float]:
+    """Give the mean level of the shown regimes."""
+    return [score(REGIMES[name], parameters=parameters).mean("level") for name in SHOWN]
+
+
 def sensitivity() -> list[tuple[str, list[float]]]:
     """Give the mean level of the shown regimes under other weights."""
-    return [
-        (
-            label,
-            [
-                score(REGIMES[name], parameters=Parameters(**changes)).mean("level")
-                for name in SHOWN
-            ],
-        )
-        for label, changes in WEIGHTS
-    ]
+    return [(label, weighted(Parameters(**changes))) for label, changes in WEIGHTS]
 
 
 def show_weights() -> None:

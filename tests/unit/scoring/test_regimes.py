@@ -4,12 +4,25 @@ from __future__ import annotations
 
 from functools import lru_cache
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from benchmarks.regimes import REFERENCE, REGIMES, ROUNDING, independent, ring, score, slow
+from benchmarks.regime_changes import HOPS, changes
+from benchmarks.regimes import (
+    REFERENCE,
+    REGIMES,
+    ROUNDING,
+    SHOWN,
+    WEIGHTS,
+    independent,
+    ring,
+    score,
+    slow,
+    weighted,
+)
 from pipeline.scoring.parameters import PHASES, Parameters
 
 SOURCES = 8
@@ -127,15 +140,24 @@ REFERENCED = (2, 5)
 """Columns of the table that hold the prototype's figures."""
 
 
-def documented() -> dict[str, list[float]]:
-    """Give the numbers of the table in docs/scoring.md by regime; shares in percent."""
+def tables() -> list[list[list[str]]]:
+    """Give the cells of the tables of the section on regimes in docs/scoring.md, headings first."""
     text = (Path(__file__).parents[3] / "docs/scoring.md").read_text()
     section = text.split("## What known dynamics score")[1].split("\n## ")[0]
-    rows = [[cell.strip(" %") for cell in line.split("|")[1:-1]] for line in section.splitlines()]
+    found: list[list[list[str]]] = [[]]
+    for line in section.splitlines():
+        if line.startswith("|"):
+            found[-1].append([cell.strip(" %") for cell in line.split("|")[1:-1]])
+        elif found[-1]:
+            found.append([])
+    return [table for table in found if table]
+
+
+def documented() -> dict[str, list[float]]:
+    """Give the numbers of the table of all regimes; shares in percent."""
     return {
         row[0]: [float(x) for k, x in enumerate(row) if k and k not in REFERENCED]
-        for row in rows
-        if row and row[0] in REGIMES
+        for row in tables()[0][2:]
     }
 
 
@@ -155,6 +177,36 @@ def test_the_documented_table(name: str) -> None:
     assert found == pytest.approx(table[name][:9], abs=0.02)
     assert shares == pytest.approx(table[name][9:], abs=2)
     assert (shares[-1] > 0) == (name in WITH_STIMULI)
+
+
+@pytest.mark.long
+@pytest.mark.timeout(300)
+@pytest.mark.parametrize(("column", "hop"), [*enumerate(HOPS, 1)])
+def test_the_documented_changes(column: int, hop: int) -> None:
+    """The level follows a change as the document says, to two bins and .03."""
+    heading, _, *rows = tables()[1]
+    found = changes(hop)
+
+    assert heading[column].split(",")[0] == f"hop {hop}"
+    assert [row[0].split()[-2:] for row in rows] == [name.split()[-2:] for name in found]
+    for row, value in zip(rows, found.values(), strict=True):
+        is_bins = isinstance(value, int)
+        numbers = [float(x) for x in str(value).split()]
+        expected = [float(x) for x in row[column].split()]
+        assert numbers == pytest.approx(expected, abs=2 if is_bins else 0.03), row[0]
+
+
+@pytest.mark.long
+@pytest.mark.timeout(300)
+@pytest.mark.parametrize(("label", "changed"), WEIGHTS)
+def test_the_documented_weights(label: str, changed: dict[str, Any]) -> None:
+    """Levels under other weights are what the document says, to two in the last place."""
+    heading, _, *rows = tables()[2]
+    table = {row[0]: [float(x) for x in row[1:]] for row in rows}
+
+    assert tuple(heading[1:]) == SHOWN
+    assert list(table) == [name for name, _ in WEIGHTS]
+    assert weighted(Parameters(**changed)) == pytest.approx(table[label], abs=0.02)
 
 
 @pytest.mark.long
