@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import AsyncIterator
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
+import msgpack
+import numpy as np
 import pytest
 
 from pipeline import score_stage
@@ -55,3 +58,35 @@ async def test_a_source_that_left_the_memory_leaves_the_reader(
         scorer._forget("gone")
         await turn(PartitionWork(scorer, thread))
         assert list(feed._reader.sources) == ["here"]
+
+
+async def test_silence_shows_beside_a_source_that_never_rests(store: Store, redis: Any) -> None:
+    """While inputs always wait, ticks take turns with them, and a source that fell silent ages."""
+    ownership = Ownership(store, "a", 60_000, InputLimits())
+    owned = await ownership.acquire(0, 512)
+    assert owned is not None
+    scorer, stop = PartitionScorer(Engine()), asyncio.Event()
+    feed = PartitionFeed(ownership, owned, scorer, ScoreLimits())
+    await feed.start()
+    rng, drive, began_ms = np.random.default_rng(3), np.zeros(4), int(1000 * time.time())
+    for k in range(-160, 0):
+        drive = 0.9 * np.roll(drive, 1) + 0.44 * rng.standard_normal(4)
+        values = {f"c{j}": float(x) for j, x in enumerate(rng.poisson(np.exp(1 + drive)))}
+        fields = {"source": "fell-silent", "values": msgpack.packb(values)}
+        await redis.xadd(KEYS.of(0).events, fields | {"ts": began_ms + 250 * k})
+    shown, sent = 0, 0
+    with ThreadPoolExecutor(1) as thread:
+        work = PartitionWork(scorer, thread)
+        while not shown and time.time() * 1000 < began_ms + 20_000:
+            fields = {"source": "busy", "channel": "c", "value": "1"}
+            await redis.xadd(KEYS.of(0).events, fields)
+            sent += 1
+            if (batch := await feed.next_batch(stop)) is not None:
+                worked = await work.handle(batch)
+                shown += 0 if batch.inputs else len(worked[1].scores)
+                await feed.commit(worked)
+    mine = [e for _, e in await redis.xrange(KEYS.of(0).scores) if e[b"source"] == b"fell-silent"]
+
+    assert [entry[b"kind"] for entry in mine[-2:]] == [b"event", b"tick"]
+    assert float(mine[-1][b"level"]) != float(mine[-2][b"level"])
+    assert int(await redis.hget(KEYS.of(0).ledger, "events_scored")) >= 160 + sent - 2
