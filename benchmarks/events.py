@@ -247,7 +247,7 @@ class Meter:
 
 @contextmanager
 def running(
-    workers: int, sources: int, until_ms: int, turns: int, every_ms: int
+    workers: int, sources: int, until_ms: int, turns: int, every_ms: int, *, independent: bool
 ) -> Iterator[tuple[Meter, Publisher]]:
     """Run Redis and workers, the windows filled by events at some times up to one."""
     with (
@@ -255,20 +255,25 @@ def running(
         Redis.from_url(server.url) as client,
         score_workers(server.url, client, workers) as group,
     ):
-        publisher = Publisher(server.url, sources, KEYS)
+        publisher = Publisher(server.url, sources, KEYS, independent=independent)
         publisher.send_turns(turns, until_ms - (turns - 1) * every_ms, every_ms)
         drain(client, turns * sources)
         yield Meter(client, group, psutil.Process(server.pid), turns * sources), publisher
 
 
-def backlog(name: str, events: int, sources: int, workers: int, *, spread_ms: int) -> Row:
+def backlog(
+    name: str, events: int, sources: int, workers: int, *, spread_ms: int, independent: bool
+) -> Row:
     """Measure a backlog; time between two events of a source is `spread_ms` of source time."""
     turns = events // sources
     events = turns * sources
     start_ms = int(time.time() * 1000) - turns * spread_ms - 10_000
     fill_ms = max(spread_ms, FILL_MS)
     filling = FILL_TURNS if fill_ms == FILL_MS else LONE_TURNS
-    with running(workers, sources, start_ms, filling, fill_ms) as (meter, publisher):
+    with running(workers, sources, start_ms, filling, fill_ms, independent=independent) as (
+        meter,
+        publisher,
+    ):
         meter.start()
         meter.workers.suspend()
         publisher.send_turns(turns, start_ms + spread_ms, spread_ms)
@@ -278,10 +283,13 @@ def backlog(name: str, events: int, sources: int, workers: int, *, spread_ms: in
         return meter.row(name, events)
 
 
-def offered(rate: int, seconds: float, sources: int, workers: int) -> Row:
+def offered(rate: int, seconds: float, sources: int, workers: int, *, independent: bool) -> Row:
     """Offer events at a constant rate; latency is what the entry ids tell."""
     until_ms = int(time.time() * 1000)
-    with running(workers, sources, until_ms, FILL_TURNS, FILL_MS) as (meter, publisher):
+    with running(workers, sources, until_ms, FILL_TURNS, FILL_MS, independent=independent) as (
+        meter,
+        publisher,
+    ):
         meter.start()
         began_s, sent, step = time.monotonic(), 0, max(1, rate // 200)
         while (elapsed_s := time.monotonic() - began_s) < seconds:
@@ -363,6 +371,9 @@ def main() -> None:
     parser.add_argument("--rate", type=int, default=10_000)
     parser.add_argument("--seconds", type=float, default=10.0)
     parser.add_argument("--rounds", type=int, default=1)
+    parser.add_argument(
+        "--independent", action="store_true", help="channels that know nothing of each other"
+    )
     parser.add_argument("--json", action="store_true", help="every round, a line each")
     args = parser.parse_args()
     found: dict[str, list[dict[str, Any]]] = {}
@@ -381,14 +392,14 @@ def main() -> None:
 
 def measure(args: argparse.Namespace) -> Iterator[Row]:
     """Give the rows that were asked for, one after another."""
-    events, sources, workers = args.events, args.sources, args.workers
+    events, sources, workers, apart = args.events, args.sources, args.workers, args.independent
     if args.only in (None, "backlog"):
-        yield backlog("backlog", events, sources, workers, spread_ms=100)
+        yield backlog("backlog", events, sources, workers, spread_ms=100, independent=apart)
     if args.only in (None, "single"):
         name, events = "one input a source and batch", events // 4
-        yield backlog(name, events, events // 4, workers, spread_ms=1000)
+        yield backlog(name, events, events // 4, workers, spread_ms=1000, independent=apart)
     if args.only in (None, "offered"):
-        yield offered(args.rate, args.seconds, sources, workers)
+        yield offered(args.rate, args.seconds, sources, workers, independent=apart)
 
 
 def summary(name: str, rows: list[dict[str, Any]]) -> str:

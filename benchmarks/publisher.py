@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import socket
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from itertools import islice
 from typing import Any
 from urllib.parse import urlsplit
 
 import hiredis
 import msgpack
+import numpy as np
 
 from benchmarks.load import Load
 from pipeline.partition import Keys
@@ -27,13 +28,27 @@ def words(*given: Any) -> bytes:
     return told.partition(b"\r\n")[2]
 
 
+def coupled() -> Iterator[dict[str, float]]:
+    """Give the courses of values whose channels follow each other, turn by turn."""
+    events = islice(Load(sources=KINDS, channels=CHANNELS).events(), KINDS * TURNS)
+    return (values for _, _, values in events)
+
+
+def alone() -> Iterator[dict[str, float]]:
+    """Give as many values that know nothing of each other."""
+    for row in np.random.default_rng(7).gamma(2.0, 1.0, (KINDS * TURNS, CHANNELS)).tolist():
+        yield {f"c{number}": value for number, value in enumerate(row)}
+
+
 class Publisher:
-    """Adds events of sources in turn; a source's channels follow each other as in `load.Load`.
+    """Adds events of sources in turn.
+
+    A source's channels follow each other as in `load.Load`, or know nothing of each other.
 
     It shares the cores with what it measures, so it packs words ahead and reads replies raw.
     """
 
-    def __init__(self, url: str, sources: int, keys: Keys) -> None:
+    def __init__(self, url: str, sources: int, keys: Keys, *, independent: bool) -> None:
         self._socket = socket.socket(socket.AF_UNIX)
         self._socket.connect(urlsplit(url).path)
         names = [f"s{number}" for number in range(sources)]
@@ -41,8 +56,8 @@ class Publisher:
             words("XADD", keys.of_source(name).events, "*", "source", name, "values")
             for name in names
         ]
-        events = islice(Load(sources=KINDS, channels=CHANNELS).events(), KINDS * TURNS)
-        self._values = [words(msgpack.packb(values)) for _, _, values in events]
+        rows = alone() if independent else coupled()
+        self._values = [words(msgpack.packb(values)) for values in rows]
         self._sent = 0
 
     def _command(self, number: int) -> bytes:

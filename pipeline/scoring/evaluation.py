@@ -98,7 +98,7 @@ def _integrate(r, p, s, t, rows):  # type: ignore[no-untyped-def]
     bias = t.bias[pairs]
     entropies(s.cov, bias, s, t)
     nodes = t.size[alive]
-    score, phi, core = main_complex(s.h, alive, declared, t)
+    score, phi, core = main_complex(s.h, alive, declared, 0.0, t)
     floor = p.null_floor
     if nodes >= 2:
         floor = max(floor, t.floor[pairs, nodes] * nodes / declared)

@@ -205,20 +205,21 @@ def entropies(cov, bias, s, t):  # type: ignore[no-untyped-def]
 
 
 @njit(cache=True, nogil=True)
-def main_complex(h, alive, declared, t):  # type: ignore[no-untyped-def]
+def main_complex(h, alive, declared, above, t):  # type: ignore[no-untyped-def]
     """Find the subset with the largest coverage x informational correlation of its weakest cut.
 
     Args:
         h: float64 (256,), `entropies`.
         alive: mask of the nodes that vary.
         declared: number of nodes that the source's channel map can feed.
+        above: a score that does not exceed this is not looked for; 0 for the best there is.
         t: tables.
 
     Returns:
-        score in [0, 1], Phi of the subset (nats), its mask.
+        score in [0, 1], Phi of the subset (nats), its mask; `above`, 0 and 0 if none exceeds that.
     """
     best_phi = 0.0
-    best_score = 0.0
+    best_score = above
     core = np.int64(0)
     for k in range(t.subsets.size):
         subset = t.subsets[k]

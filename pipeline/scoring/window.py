@@ -264,6 +264,5 @@ def surrogate_null(rows, alive, declared, seed, bias, s, t):  # type: ignore[no-
                     at = 0
         lag_covariance(s.shifted, s.adjacent, rows, alive, s, s.cov)
         entropies(s.cov, bias, s, t)
-        score, _phi, _core = main_complex(s.h, alive, declared, t)
-        largest = max(largest, score)
+        largest, _phi, _core = main_complex(s.h, alive, declared, largest, t)
     return largest

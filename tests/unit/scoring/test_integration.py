@@ -97,7 +97,7 @@ def test_main_complex_by_exhaustion(seed: int) -> None:
         m: m.bit_count() / 8 * math.sqrt(1 - math.exp(-2 * max(0, phi(h, m)))) for m in subsets
     }
 
-    score, core_phi, core = main_complex(h, ALL, 8, TABLES)
+    score, core_phi, core = main_complex(h, ALL, 8, 0.0, TABLES)
 
     assert score == pytest.approx(max(scores.values()), abs=1e-12)
     assert core == max(scores, key=lambda m: scores[m])
@@ -141,7 +141,7 @@ def test_two_rings() -> None:
     weights[4:, 4:] = ring(4, 0.8)
     h = computed(var1(weights))["h"]
 
-    _score, value, core = main_complex(h, ALL, 8, TABLES)
+    _score, value, core = main_complex(h, ALL, 8, 0.0, TABLES)
     least, cut = weakest_cut(h, ALL)
 
     assert least == pytest.approx(0, abs=1e-12)
@@ -240,7 +240,7 @@ def white_noise(number: int, seed: int) -> tuple[Floats, Floats]:
         pairs = lag_covariance(scratch["z"], scratch["adjacent"], 64, ALL, scratch, scratch["cov"])
         entropies(scratch["cov"], TABLES["bias"][pairs], scratch, TABLES)
         corrected[k] = np.mean(h[HALVES] + h[ALL ^ HALVES]) - h[ALL]
-        score[k] = main_complex(h, ALL, 8, TABLES)[0]
+        score[k] = main_complex(h, ALL, 8, 0.0, TABLES)[0]
     return corrected, score
 
 
