@@ -121,9 +121,10 @@ class PartitionFeed:
         """Give inputs to score, or what silence has changed; None when there is nothing."""
         page = await self._page()
         read_s = monotonic()
-        is_due = self._scorer.is_ticking or read_s - self._tick_s >= TICK_S
-        if is_due and not self._taken and not self._has_ticked:
-            return await self._tick(page, read_s)
+        now_ms = self._look_for_silence(page, read_s)
+        if self._scorer.is_ticking and not self._taken and not self._has_ticked:
+            self._has_ticked = True
+            return ScoreBatch(Inputs(), now_ms, read_s)
         self._has_ticked = False
         # What was taken stays taken when Redis goes away before it could be handed on.
         self._taken = self._taken or self._beware(self._take(page))
@@ -133,21 +134,25 @@ class PartitionFeed:
                 await self._try_alone()
             inputs, self._taken = self._taken, Inputs()
             return ScoreBatch(inputs, page.now_ms, read_s)
-        if not is_due and not stop.is_set():
+        if any(lost := await self._audit(page, read_s)):
+            return ScoreBatch(Inputs(), page.now_ms, read_s, lost)
+        if not self._scorer.is_ticking and not stop.is_set():
             await self._wait()
         return None
 
-    async def _tick(self, page: Page, read_s: float) -> ScoreBatch:
-        """Let silence show, as of the oldest input that waits: what it brings is no silence.
+    def _look_for_silence(self, page: Page, read_s: float) -> int:
+        """Find the sources to be ticked, once a second; gives the time of their ticks.
 
-        Inputs and ticks take turns, so that neither waits for all of the other.
+        It is that of the oldest input that waits: what that brings is no silence. Inputs and ticks
+        take turns, so that neither waits for all of the other.
         """
-        self._has_ticked = True
-        self._tick_s = read_s
-        self._sources.set(len(self._scorer))
         waiting = [*(raw[0] for raw in islice(self._events, 1)), *self._raw]
         now_ms = min([page.now_ms, *map(id_ms, waiting)])
-        return ScoreBatch(Inputs(), now_ms, read_s, await self._audit(page, read_s))
+        if read_s - self._tick_s >= TICK_S:
+            self._tick_s = read_s
+            self._sources.set(len(self._scorer))
+            self._scorer.look_for_silence(now_ms)
+        return now_ms
 
     def _next_page(self) -> tuple[tuple[bytes, bytes], tuple[int, int]]:
         """Give behind which ids to read on, and how much."""

@@ -244,6 +244,10 @@ class PartitionScorer:
         """Whether silent sources are left for the next call of `tick`."""
         return bool(self._due)
 
+    def look_for_silence(self, now_ms: int) -> None:
+        """Find what `tick` is to look at, unless some of it is left from before."""
+        self._due = self._due or self._silent(now_ms)
+
     def tick(self, now_ms: int) -> Result:
         """Show the silence of sources whose phase or level has moved enough.
 
@@ -251,7 +255,7 @@ class PartitionScorer:
         so that a straggler is judged by what has been written, here and on the next owner. A call
         looks at a few dozen, so that inputs wait little; the next goes on from there.
         """
-        self._due = self._due or self._silent(now_ms)
+        self.look_for_silence(now_ms)
         names, self._due = self._due[:TICKED_AT_ONCE], self._due[TICKED_AT_ONCE:]
         result, call, ticked = Result(), Call(Inputs()), list[tuple[str, Memory, int]]()
         for source in names:
