@@ -39,7 +39,7 @@ SHOWN_STEP = 0.05
 """A tick is shown when the level has moved so far (CONTRACT 4)."""
 COLD_MS = 300_000
 """A source at rest and silent for longer leaves the memory until its next input."""
-TICKED_AT_ONCE = 64
+TICKED_AT_ONCE = 16
 _MOST_SHOWN = 1024
 """Evaluations kept ready to be written; one lasts until the next of its source."""
 
