@@ -269,15 +269,13 @@ class PartitionScorer:
         result.evaluations = stepped.evaluations
         for row, (source, memory, at_ms) in enumerate(ticked):
             before, now = memory.shown, (float(stepped.level[row]), PHASES[stepped.phase[row]])
-            is_shown = _is_worth_showing(before, now)
-            if not is_shown and now != AT_REST:
+            if not _is_worth_showing(before, now):
                 continue
             self._engine.step(columns.one_tick(memory.slot, at_ms))
             shown = self._show(source, memory.slot, stepped, row, int(stepped.level_ts[row]))
             one = Scored(TICK, source, 0, memory.count, b"", b"", at_ms, before[1], shown)
             memory.shown = now
-            if is_shown:
-                result.scores.append(score_fields(one, now_ms))
+            result.scores.append(score_fields(one, now_ms))
             result.sources.append(self._write(one, tick(at_ms), call))
         return result
 
@@ -322,4 +320,6 @@ def _bury(one: Input, call: Call, result: Result) -> None:
 
 
 def _is_worth_showing(shown: tuple[float, str], now: tuple[float, str]) -> bool:
-    return abs(now[0] - shown[0]) >= SHOWN_STEP or now[1] != shown[1]
+    """Tell whether phase or level has moved, or come to rest: what is shown last is how it is."""
+    moved = abs(now[0] - shown[0]) >= SHOWN_STEP or now[1] != shown[1]
+    return moved or now == AT_REST != shown

@@ -147,7 +147,7 @@ class Nursery:
     def spawn(self, kind: str, environ: dict[str, str]) -> int:
         """Start a worker; gives its process id."""
         self.count += 1
-        log = self.folder / f"{self.count:03d}-{kind}.log"
+        log = self.folder / f"{self.count:06d}-{kind}.log"
         return int(self._ask({"spawn": kind, "environ": environ, "log": str(log)}))
 
     def poll(self) -> dict[int, int]:
