@@ -58,7 +58,7 @@ class Memory:
         late: stragglers and events too late for the window.
         tracker: saved tracker state; empty before the first frame.
         tracks: objects followed in the newest frame.
-        newest_frame: per stream the id of the newest frame that moved the tracker.
+        newest_frame: per stream the id of the newest frame that came in its turn.
         labels: of the classes of its tracks.
         producers: numbers seen, and when the last one came, by producer.
         heard_ms: Redis's clock at its newest input.

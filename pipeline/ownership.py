@@ -253,10 +253,18 @@ class Ownership:
         return found
 
     async def facts(self, owned: OwnedPartition, sources: Sequence[str]) -> list[bytes | None]:
-        """Give the `facts` of sources, None where nothing is remembered."""
+        """Give the `facts` of sources, None where nothing readable is remembered.
+
+        Raises:
+            DependencyError: Redis does not answer one of the reads.
+        """
         commands = [("HGET", owned.keys.memory(source), "facts") for source in sources]
-        answers = await self.store.run_many(commands)
-        return [answer if isinstance(answer, bytes) else None for answer in answers]
+        found: list[bytes | None] = []
+        for source, answer in zip(sources, await self.store.run_many(commands), strict=True):
+            if isinstance(answer, Exception) and "WRONGTYPE" not in str(answer):
+                raise DependencyError(f"Redis: recall {source}: {answer}") from answer
+            found.append(answer if isinstance(answer, bytes) else None)
+        return found
 
     async def remembered(self, owned: OwnedPartition) -> list[str]:
         """Give the names of all sources of the partition."""

@@ -253,7 +253,7 @@ class PartitionScorer:
 
         Only a tick that is shown is an input: the others look ahead and leave the source as it is,
         so that a straggler is judged by what has been written, here and on the next owner. A call
-        looks at a few dozen, so that inputs wait little; the next goes on from there.
+        looks at a few, so that inputs wait little; the next goes on from there.
         """
         self.look_for_silence(now_ms)
         names, self._due = self._due[:TICKED_AT_ONCE], self._due[TICKED_AT_ONCE:]

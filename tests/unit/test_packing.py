@@ -28,6 +28,6 @@ def test_packed_commands_are_those_of_redis_py(arguments: list[str | bytes | int
 
 
 def test_what_is_large_is_not_copied() -> None:
-    ours = _connection("unix:///tmp/x.sock")
+    ours = _connection("unix:///redis.sock")
     large = bytes(LARGE + 1)
     assert any(each is large for each in ours.pack_command("SET", *["a"] * MANY, large))
