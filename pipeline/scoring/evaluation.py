@@ -96,7 +96,7 @@ def _integrate(r, p, s, t, rows):  # type: ignore[no-untyped-def]
         r.null = np.nan
         return False
     bias = t.bias[pairs]
-    entropies(s.cov, bias, s, t)
+    entropies(s.cov, alive, bias, s, t)
     nodes = t.size[alive]
     score, phi, core = main_complex(s.h, alive, declared, 0.0, t)
     floor = p.null_floor

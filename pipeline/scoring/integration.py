@@ -67,11 +67,12 @@ def layout(width: int) -> tuple[np.ndarray, np.ndarray]:
 
 
 @njit(cache=True, nogil=True, inline="always")
-def _base(cov, width, full, det):  # type: ignore[no-untyped-def]
-    """Eliminate each subset of the last three nodes from the whole matrix, one lane each."""
+def _base(cov, width, first, full, det):  # type: ignore[no-untyped-def]
+    """Eliminate each subset of the last three nodes from the matrix, one lane each."""
+    begin = first * width
     side = NODES * width
-    for i in range(side):
-        for j in range(side):
+    for i in range(begin, side):
+        for j in range(begin, side):
             full[0, i, j] = cov[i, j]
     det[0, 0] = 1.0
     for lane in range(1, LANES):
@@ -84,37 +85,37 @@ def _base(cov, width, full, det):  # type: ignore[no-untyped-def]
             pivot = full[source, p, p]
             product *= pivot
             inverse = 1.0 / pivot
-            for i in range(side):
+            for i in range(begin, side):
                 if width * _DEEP <= i <= p:  # eliminated, or needed no more
                     continue
                 factor = full[source, i, p] * inverse
-                for j in range(side):
+                for j in range(begin, side):
                     full[lane, i, j] = full[source, i, j] - factor * full[source, p, j]
             source = lane
         det[0, lane] = product
 
 
 @njit(cache=True, nogil=True, inline="always")
-def _descend_pairs(buf, det, offsets, sizes, lane):  # type: ignore[no-untyped-def]
+def _descend_pairs(buf, first, det, offsets, sizes, lane):  # type: ignore[no-untyped-def]
     """Eliminate every subset of the first five nodes, two rows (x, y) a node, in all lanes."""
-    for subset in range(1, 1 << _DEEP):
+    for subset in range(1 << first, 1 << _DEEP, 1 << first):
         top = 4 if subset >= 16 else (3 if subset >= 8 else (2 if subset >= 4 else subset >> 1))
         parent = subset - (1 << top)
         side = sizes[subset]
         wide = sizes[parent]
         x = wide - side - 2
-        first = offsets[parent] + x * wide
-        second = first + wide
+        x_row = offsets[parent] + x * wide
+        y_row = x_row + wide
         for k in range(LANES):
-            pivot = buf[first + x, k]
-            skew = buf[first + x + 1, k] / pivot
-            other = buf[second + x + 1, k] - skew * buf[first + x + 1, k]
+            pivot = buf[x_row + x, k]
+            skew = buf[x_row + x + 1, k] / pivot
+            other = buf[y_row + x + 1, k] - skew * buf[x_row + x + 1, k]
             det[subset, k] = det[parent, k] * pivot * other
             lane[0, k] = 1.0 / pivot
             lane[1, k] = skew
             lane[2, k] = 1.0 / other
-        row = first + x + 2
-        row2 = second + x + 2
+        row = x_row + x + 2
+        row2 = y_row + x + 2
         for i in range(side):
             for k in range(LANES):
                 a = buf[row + i, k]
@@ -133,19 +134,19 @@ def _descend_pairs(buf, det, offsets, sizes, lane):  # type: ignore[no-untyped-d
 
 
 @njit(cache=True, nogil=True, inline="always")
-def _descend_singles(buf, det, offsets, sizes, lane):  # type: ignore[no-untyped-def]
+def _descend_singles(buf, first, det, offsets, sizes, lane):  # type: ignore[no-untyped-def]
     """Eliminate every subset of the first five nodes, one row (x) a node, in all lanes."""
-    for subset in range(1, 1 << _DEEP):
+    for subset in range(1 << first, 1 << _DEEP, 1 << first):
         top = 4 if subset >= 16 else (3 if subset >= 8 else (2 if subset >= 4 else subset >> 1))
         parent = subset - (1 << top)
         side = sizes[subset]
         wide = sizes[parent]
         x = wide - side - 1
-        first = offsets[parent] + x * wide
+        x_row = offsets[parent] + x * wide
         for k in range(LANES):
-            det[subset, k] = det[parent, k] * buf[first + x, k]
-            lane[0, k] = 1.0 / buf[first + x, k]
-        row = first + x + 1
+            det[subset, k] = det[parent, k] * buf[x_row + x, k]
+            lane[0, k] = 1.0 / buf[x_row + x, k]
+        row = x_row + x + 1
         for i in range(side):
             for k in range(LANES):
                 lane[1, k] = buf[row + i, k] * lane[0, k]
@@ -156,13 +157,28 @@ def _descend_singles(buf, det, offsets, sizes, lane):  # type: ignore[no-untyped
                     buf[target + j, k] = buf[source + j, k] - lane[1, k] * buf[row + j, k]
 
 
+@njit(cache=True, nogil=True, inline="always")
+def _eliminate(cov, width, first, full, buf, det, offsets, sizes, lane):  # type: ignore[no-untyped-def]
+    _base(cov, width, first, full, det)
+    side = sizes[0]
+    for i in range(first * width, side):
+        for j in range(i, side):
+            for k in range(LANES):
+                buf[i * side + j, k] = full[k, i, j]
+    if width == 2:
+        _descend_pairs(buf, first, det, offsets, sizes, lane)
+    else:
+        _descend_singles(buf, first, det, offsets, sizes, lane)
+
+
 @njit(cache=True, nogil=True)
-def minors(cov, width, full, buf, det, offsets, sizes, lane):  # type: ignore[no-untyped-def]
-    """Give det[low, high]: determinant of the nodes low (of 0-4) and high (of 5-7), all 256.
+def minors(cov, width, first, full, buf, det, offsets, sizes, lane):  # type: ignore[no-untyped-def]
+    """Give det[low, high]: determinant of the nodes low (of 0-4) and high (of 5-7).
 
     Args:
         cov: float64, symmetric, positive; node g has rows width*g to width*(g+1).
         width: rows of a node, 1 or 2.
+        first: the lowest node that is looked at, 0 to 5; `low` is of the nodes from there on.
         full: float64 (8, 16, 16) scratch.
         buf: float64 (sizes[-1], 8) scratch.
         det: float64 (32, 8), the result.
@@ -170,38 +186,69 @@ def minors(cov, width, full, buf, det, offsets, sizes, lane):  # type: ignore[no
         sizes: of `layout(width)`.
         lane: float64 (5, 8) scratch.
     """
-    _base(cov, width, full, det)
-    side = sizes[0]
-    for i in range(side):
-        for j in range(i, side):
-            for k in range(LANES):
-                buf[i * side + j, k] = full[k, i, j]
-    if width == 2:
-        _descend_pairs(buf, det, offsets, sizes, lane)
+    if first == 0:  # a literal lets the compiler unroll
+        _eliminate(cov, width, 0, full, buf, det, offsets, sizes, lane)
     else:
-        _descend_singles(buf, det, offsets, sizes, lane)
+        _eliminate(cov, width, first, full, buf, det, offsets, sizes, lane)
+
+
+@njit(cache=True, nogil=True, inline="always")
+def _close_ranks(cov, alive, s):  # type: ignore[no-untyped-def]
+    """Put the nodes of a mask at the end of s.joint and s.now, so that others cost nothing.
+
+    Returns:
+        the place of the first of them; places before the mask's, but for three, hold nothing.
+    """
+    place = NODES
+    for g in range(NODES - 1, -1, -1):
+        if alive >> g & 1:
+            place -= 1
+            s.node_at[place] = g
+    first = place
+    while place > _DEEP:  # the last three are eliminated in any case
+        place -= 1
+        s.node_at[place] = -1
+    for p in range(place, NODES):
+        for q in range(place, NODES):
+            g, k = s.node_at[p], s.node_at[q]
+            apart = g < 0 or k < 0
+            for i in range(2):
+                for j in range(2):
+                    identity = 1.0 if p == q and i == j else 0.0
+                    s.joint[2 * p + i, 2 * q + j] = identity if apart else cov[2 * g + i, 2 * k + j]
+            s.now[p, q] = s.joint[2 * p, 2 * q]
+    return first
 
 
 @njit(cache=True, nogil=True)
-def entropies(cov, bias, s, t):  # type: ignore[no-untyped-def]
-    """Fill s.h: h(M) = 1/2 ln det Sigma(y_M | x_M) - bias(|M|) for all 256 subsets M.
+def entropies(cov, alive, bias, s, t):  # type: ignore[no-untyped-def]
+    """Fill s.h: h(M) = 1/2 ln det Sigma(y_M | x_M) - bias(|M|) for all subsets M of a mask.
+
+    s.det_now gets the minors of the equal-time covariance, det_now[M & 31, M >> 5].
 
     Args:
         cov: float64 (16, 16); rows 2g and 2g+1 are x and y of node g, one bin apart.
+        alive: mask of the nodes.
         bias: float64 (9,), what the estimate of h exceeds the truth by, by size.
         s: scratch.
         t: tables.
     """
     double, single = t.size[3], t.size[1]  # not literals: one compilation serves both
-    minors(cov, double, s.full, s.buf, s.det_joint, t.offsets2, t.sizes2, s.lane)
-    for i in range(NODES):
-        for j in range(NODES):
-            s.now[i, j] = cov[2 * i, 2 * j]
-    minors(s.now, single, s.full, s.buf, s.det_now, t.offsets1, t.sizes1, s.lane)
-    for high in range(LANES):
-        for low in range(1 << _DEEP):
-            m = low | high << _DEEP
-            s.h[m] = 0.5 * math.log(s.det_joint[low, high] / s.det_now[low, high]) - bias[t.size[m]]
+    first = _close_ranks(cov, alive, s)
+    deep = min(first, t.size[31])
+    minors(s.joint, double, deep, s.full, s.buf, s.det_joint, t.offsets2, t.sizes2, s.lane)
+    minors(s.now, single, deep, s.full, s.buf, s.det, t.offsets1, t.sizes1, s.lane)
+    step = 1 << first
+    s.mask_of[0] = 0
+    for p in range(first, NODES):
+        for at in range(0, 1 << p, step):
+            s.mask_of[at + (1 << p)] = s.mask_of[at] | 1 << s.node_at[p]
+    for high in range(0, LANES, max(1, step >> _DEEP)):
+        for low in range(0, 1 << _DEEP, min(step, 1 << _DEEP)):
+            m = s.mask_of[low | high << _DEEP]
+            now = s.det[low, high]
+            s.det_now[m & 31, m >> 5] = now
+            s.h[m] = 0.5 * math.log(s.det_joint[low, high] / now) - bias[t.size[m]]
 
 
 @njit(cache=True, nogil=True)

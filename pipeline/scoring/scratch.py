@@ -54,13 +54,17 @@ SCRATCH = np.dtype(
         ("shifted", "f8", (WINDOW, NODES)),
         ("shift", "i8", (NODES,)),
         ("cov", "f8", (_BOTH, _BOTH)),
+        ("joint", "f8", (_BOTH, _BOTH)),
         ("now", "f8", (_BOTH, _BOTH)),
+        ("node_at", "i8", (NODES,)),  # node at each place once the others are left out
+        ("mask_of", "i8", (_SUBSETS,)),  # mask of nodes for a mask of places
         ("sums", "f8", (_BOTH,)),
         ("pairs", "f8", (_BOTH, WINDOW)),
         ("full", "f8", (LANES, _BOTH, _BOTH)),
         ("buf", "f8", (int(_ENUMERATION[6][-1]), LANES)),
         ("lane", "f8", (5, LANES)),
         ("det_joint", "f8", (32, LANES)),
+        ("det", "f8", (32, LANES)),
         ("det_now", "f8", (32, LANES)),
         ("h", "f8", (_SUBSETS,)),
         ("raw", "f8", (CHANNELS,)),

@@ -67,7 +67,7 @@ def noise_quantile(pairs: int, nodes: int) -> float:
         z = rng.standard_normal((rows, nodes))
         scratch["z"][:rows, :nodes] = (z - z.mean(0)) / z.std(0)
         lag_covariance(scratch["z"], scratch["adjacent"], rows, alive, scratch, scratch["cov"])
-        entropies(scratch["cov"], bias, scratch, tables)
+        entropies(scratch["cov"], alive, bias, scratch, tables)
         scores[k] = main_complex(scratch["h"], alive, nodes, 0.0, tables)[0]
     return float(np.quantile(scores, 0.95))
 

@@ -174,13 +174,17 @@ def standardise(s, rows, threshold):  # type: ignore[no-untyped-def]
 
 
 @njit(cache=True, nogil=True, fastmath={"reassoc", "contract"})
-def _gram(series, cov):  # type: ignore[no-untyped-def]
-    """Fill cov with the products of all rows of series; reordered sums, the same every time."""
+def _gram(series, alive, cov):  # type: ignore[no-untyped-def]
+    """Fill cov with the products of the rows of the nodes of a mask; the same every time.
+
+    Sums are reordered.
+    """
     for i in range(2 * NODES):
         for j in range(i + 1):
             total = 0.0
-            for t in range(WINDOW):
-                total += series[i, t] * series[j, t]
+            if alive >> (i >> 1) & alive >> (j >> 1) & 1:
+                for t in range(WINDOW):
+                    total += series[i, t] * series[j, t]
             cov[i, j] = total
             cov[j, i] = total
 
@@ -194,22 +198,31 @@ def lag_covariance(z, adjacent, rows, alive, s, cov):  # type: ignore[no-untyped
     Returns:
         the number of pairs.
     """
-    s.pairs.fill(0.0)
-    s.sums.fill(0.0)
     pairs = 0
-    for t in range(1, rows):
-        if not adjacent[t]:
-            continue
-        for g in range(NODES):
-            x, y = z[t - 1, g], z[t, g]
-            s.pairs[2 * g, pairs] = x
-            s.pairs[2 * g + 1, pairs] = y
-            s.sums[2 * g] += x
-            s.sums[2 * g + 1] += y
-        pairs += 1
+    for g in range(NODES):
+        x_sum = 0.0
+        y_sum = 0.0
+        if alive >> g & 1:
+            pairs = 0
+            for t in range(1, rows):
+                if not adjacent[t]:
+                    continue
+                x, y = z[t - 1, g], z[t, g]
+                s.pairs[2 * g, pairs] = x
+                s.pairs[2 * g + 1, pairs] = y
+                x_sum += x
+                y_sum += y
+                pairs += 1
+            s.pairs[2 * g, pairs:] = 0.0
+            s.pairs[2 * g + 1, pairs:] = 0.0
+        s.sums[2 * g] = x_sum
+        s.sums[2 * g + 1] = y_sum
+    if alive == 0:
+        for t in range(1, rows):
+            pairs += adjacent[t]
     if pairs == 0:
         return 0
-    _gram(s.pairs, cov)
+    _gram(s.pairs, alive, cov)
     for i in range(2 * NODES):
         for j in range(2 * NODES):
             cov[i, j] = (cov[i, j] - s.sums[i] * s.sums[j] / pairs) / pairs
@@ -255,6 +268,8 @@ def surrogate_null(rows, alive, declared, seed, bias, s, t):  # type: ignore[no-
             s.shift[g], s.shift[k] = s.shift[k], s.shift[g]
         for g in range(NODES):
             state, word = _random(state)
+            if not alive >> g & 1:
+                continue
             jitter = np.int64((word >> np.uint64(33)) % np.uint64(slot))
             at = s.shift[g] * slot + jitter
             for i in range(rows):
@@ -263,6 +278,6 @@ def surrogate_null(rows, alive, declared, seed, bias, s, t):  # type: ignore[no-
                 if at == rows:
                     at = 0
         lag_covariance(s.shifted, s.adjacent, rows, alive, s, s.cov)
-        entropies(s.cov, bias, s, t)
+        entropies(s.cov, alive, bias, s, t)
         largest, _phi, _core = main_complex(s.h, alive, declared, largest, t)
     return largest

@@ -52,7 +52,7 @@ def ring(n: int, w: float) -> Floats:
 
 def computed(cov: Floats) -> Any:
     scratch = make_scratch()[0]
-    entropies(cov, NO_BIAS, scratch, TABLES)
+    entropies(cov, ALL, NO_BIAS, scratch, TABLES)
     return scratch
 
 
@@ -86,6 +86,23 @@ def test_entropies_of_every_subset(seed: int) -> None:
 
     expected = [conditional(cov, m) if m else 0.0 for m in range(256)]
     assert np.abs(h - expected).max() < 1e-12
+
+
+def test_entropies_of_the_nodes_that_vary_are_those_among_all() -> None:
+    """Whatever nodes are left out, the others' subsets have the same entropies and minors."""
+    cov = random_covariance(7)
+    whole, scratch = computed(cov), make_scratch()[0]
+    for alive in range(1, 256):
+        scratch["h"], scratch["det_now"] = np.nan, np.nan
+
+        entropies(cov, alive, NO_BIAS, scratch, TABLES)
+
+        for m in (m for m in range(256) if m & ~alive == 0):
+            assert scratch["h"][m] == pytest.approx(whole["h"][m], abs=1e-12)
+            at = m & 31, m >> 5
+            assert scratch["det_now"][at] == pytest.approx(whole["det_now"][at], rel=1e-12)
+        others = [m for m in range(256) if m & ~alive]
+        assert np.isnan(scratch["h"][others]).all()
 
 
 @pytest.mark.parametrize("seed", range(3))
@@ -238,7 +255,7 @@ def white_noise(number: int, seed: int) -> tuple[Floats, Floats]:
         z = rng.standard_normal((64, 8))
         scratch["z"][:] = (z - z.mean(0)) / z.std(0)
         pairs = lag_covariance(scratch["z"], scratch["adjacent"], 64, ALL, scratch, scratch["cov"])
-        entropies(scratch["cov"], TABLES["bias"][pairs], scratch, TABLES)
+        entropies(scratch["cov"], ALL, TABLES["bias"][pairs], scratch, TABLES)
         corrected[k] = np.mean(h[HALVES] + h[ALL ^ HALVES]) - h[ALL]
         score[k] = main_complex(h, ALL, 8, 0.0, TABLES)[0]
     return corrected, score
@@ -273,7 +290,7 @@ def test_white_noise_has_no_complexity() -> None:
         z = rng.standard_normal((64, 8))
         scratch["z"][:] = (z - z.mean(0)) / z.std(0)
         pairs = lag_covariance(scratch["z"], scratch["adjacent"], 64, ALL, scratch, scratch["cov"])
-        entropies(scratch["cov"], TABLES["bias"][pairs], scratch, TABLES)
+        entropies(scratch["cov"], ALL, TABLES["bias"][pairs], scratch, TABLES)
         raw[k] = neural_complexity(scratch["det_now"], ALL, 8, TABLES)
         now = 0.5 * np.log(scratch["det_now"].T.ravel())
         whole, half, rest = (now[m] - scratch["h"][m] for m in (ALL, 0x0F, 0xF0))
