@@ -4,7 +4,8 @@
 
 Redis (embedded, AOF on), the workers and this generator share the machine's cores. Three rows:
 a backlog over many sources; a backlog in which every source of a batch has one input; and events
-offered at a constant rate, for the latency from XADD to score entry. Most inputs only add to an
+offered at a constant rate, for the latency from XADD to score entry, without and with Redis
+rewriting its AOF meanwhile, which takes a core for seconds. Most inputs only add to an
 open bin: beside inputs a second stand evaluations a second, and beside the time to the score entry
 the time to the first entry whose level includes the input. Windows are filled first and channels
 follow each other, so that there is a level: the share of score entries with one above 0 is printed.
@@ -41,8 +42,9 @@ from pipeline.scoring.state import golden_phase
 KEYS = Keys(partitions=int(os.environ.get("PERCIPIO_PARTITIONS", Keys().partitions)))
 FILL_TURNS, FILL_MS = 68, 250
 """One event a bin for so many turns fills every window."""
-LONE_TURNS = 9
-"""Sources with an event every fourth bin have a level after so many."""
+LONE_TURNS = 20
+"""An event every fourth bin for so many turns does too."""
+SETTLE_S = 3.0
 PATIENCE_S = 300.0
 QUANTILES = (50, 95, 99)
 Percentiles = tuple[float, ...]
@@ -283,29 +285,47 @@ def backlog(
         return meter.row(name, events)
 
 
-def offered(rate: int, seconds: float, sources: int, workers: int, *, independent: bool) -> Row:
-    """Offer events at a constant rate; latency is what the entry ids tell."""
+def offered(
+    rate: int, seconds: float, sources: int, workers: int, *, independent: bool, rewrite: bool
+) -> Row:
+    """Offer events at a constant rate; latency is what the entry ids tell.
+
+    What is measured begins when the load has lasted `SETTLE_S`: before it the sources were silent
+    while their windows were filled, and all that silence is evaluated at once.
+    """
     until_ms = int(time.time() * 1000)
     with running(workers, sources, until_ms, FILL_TURNS, FILL_MS, independent=independent) as (
         meter,
         publisher,
     ):
+        meter.client.config_set("auto-aof-rewrite-percentage", 0)
+        meter.before += offer(publisher, rate, SETTLE_S)
         meter.start()
-        began_s, sent, step = time.monotonic(), 0, max(1, rate // 200)
-        while (elapsed_s := time.monotonic() - began_s) < seconds:
-            if sent <= elapsed_s * rate:
-                publisher.send(step)
-                sent += step
-            else:
-                time.sleep(0.001)
-        drain(meter.client, meter.before + sent)
-        row = meter.row(f"offered {rate}/s", sent)
+        if rewrite:
+            meter.client.bgrewriteaof()
+        scored = ledger(meter.client, "events_scored")
+        sent = meter.before + offer(publisher, rate, seconds) - scored
+        drain(meter.client, scored + sent)
+        name = f"offered {rate}/s" + (", AOF rewritten meanwhile" if rewrite else "")
+        row = meter.row(name, sent)
         found = [latencies(meter.client, n, after) for n, after in meter.newest.items()]
         row.entry_ms, row.level_ms = (
             tuple(np.percentile(np.concatenate(each), QUANTILES).round(1).tolist())
             for each in zip(*found, strict=True)
         )
         return row
+
+
+def offer(publisher: Publisher, rate: int, seconds: float) -> int:
+    """Send events at a constant rate; gives how many."""
+    began_s, sent, step = time.monotonic(), 0, max(1, rate // 200)
+    while (elapsed_s := time.monotonic() - began_s) < seconds:
+        if sent <= elapsed_s * rate:
+            publisher.send(step)
+            sent += step
+        else:
+            time.sleep(0.001)
+    return sent
 
 
 def shown(client: Redis, newest: dict[int, bytes]) -> tuple[float, int]:
@@ -399,7 +419,10 @@ def measure(args: argparse.Namespace) -> Iterator[Row]:
         name, events = "one input a source and batch", events // 4
         yield backlog(name, events, events // 4, workers, spread_ms=1000, independent=apart)
     if args.only in (None, "offered"):
-        yield offered(args.rate, args.seconds, sources, workers, independent=apart)
+        for rewrite in (False, True):
+            yield offered(
+                args.rate, args.seconds, sources, workers, independent=apart, rewrite=rewrite
+            )
 
 
 def summary(name: str, rows: list[dict[str, Any]]) -> str:

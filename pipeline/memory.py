@@ -6,8 +6,9 @@ given since; `facts`, everything else. A state is a few kilobytes, a journal a f
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any, NamedTuple
+from typing import Any, Final, NamedTuple
 
 import msgpack
 
@@ -19,6 +20,22 @@ AT_REST = (0.0, "dormant")
 """Level and phase of a source that silence changes no more."""
 SEEN_MS = 3_600_000
 """A producer's numbers are remembered for an hour after its last one."""
+
+
+_NO_FRAMES: Final[Mapping[str, bytes]] = {}
+_NO_LABELS: Final[Mapping[int, str]] = {}
+"""Shared by all sources without; a table of its own would take each 80 bytes."""
+
+
+class Publisher(SeenNumbers):
+    """Numbers seen of one publisher of a source, and when the last one came, in Redis's time."""
+
+    __slots__ = ("last_ms", "name")
+
+    def __init__(self, name: str, last_ms: int, highest: int = -1, seen: int = 0) -> None:
+        super().__init__(highest, seen)
+        self.name = name
+        self.last_ms = last_ms
 
 
 class Remembered(NamedTuple):
@@ -58,9 +75,10 @@ class Memory:
         late: stragglers and events too late for the window.
         tracker: saved tracker state; empty before the first frame.
         tracks: objects followed in the newest frame.
-        newest_frame: per stream the id of the newest frame that came in its turn.
+        newest_frame: per stream the id of the newest frame that came in its turn; not changed in
+            place, nor is `labels`.
         labels: of the classes of its tracks.
-        producers: numbers seen, and when the last one came, by producer.
+        publishers: those that number what they send.
         heard_ms: Redis's clock at its newest input.
         newest_ms: its newest `ts`.
         shown: level and phase of the newest score entry.
@@ -74,9 +92,9 @@ class Memory:
     late: int = 0
     tracker: bytes = b""
     tracks: int = 0
-    newest_frame: dict[str, bytes] = field(default_factory=dict)
-    labels: dict[int, str] = field(default_factory=dict)
-    producers: dict[str, tuple[SeenNumbers, int]] = field(default_factory=dict)
+    newest_frame: Mapping[str, bytes] = field(default_factory=lambda: _NO_FRAMES)
+    labels: Mapping[int, str] = field(default_factory=lambda: _NO_LABELS)
+    publishers: tuple[Publisher, ...] = ()
     heard_ms: int = 0
     newest_ms: int = 0
     shown: tuple[float, str] = AT_REST
@@ -97,39 +115,46 @@ class Memory:
         """Tell whether an input is a duplicate, by its publisher's number."""
         if producer is None or seq is None:
             return False
-        numbers, last_ms = self.producers.get(producer, (None, 0))
-        if numbers is None or now_ms - last_ms > SEEN_MS or not numbers.has_seen(seq):
+        known = self._publisher(producer, now_ms)
+        if known is None or not known.has_seen(seq):
             return False
-        self.producers[producer] = (numbers, now_ms)
+        known.last_ms = now_ms
         return True
 
     def accept(self, producer: str | None, seq: int | None, now_ms: int) -> None:
         """Remember a publisher's number that has not been seen."""
         if producer is None or seq is None:
             return
-        numbers, last_ms = self.producers.get(producer, (None, 0))
-        if numbers is None or now_ms - last_ms > SEEN_MS:
-            numbers = SeenNumbers()
-        numbers.accept(seq)
-        self.producers[producer] = (numbers, now_ms)
+        known = self._publisher(producer, now_ms)
+        if known is None:
+            known = Publisher(producer, now_ms)
+            others = (each for each in self.publishers if each.name != producer)
+            self.publishers = (*others, known)
+        known.accept(seq)
+        known.last_ms = now_ms
+
+    def _publisher(self, name: str, now_ms: int) -> Publisher | None:
+        """Give a publisher unless it is new or was silent for too long."""
+        for known in self.publishers:
+            if known.name == name:
+                return None if now_ms - known.last_ms > SEEN_MS else known
+        return None
 
     def facts(self) -> bytes:
         """Give all but the engine's state, packed."""
         producers = {}
-        if self.producers:
-            self._forget_producers()
-            producers = {n: [*seen.to_row(), ms] for n, (seen, ms) in self.producers.items()}
+        if self.publishers:
+            self._forget_publishers()
+            producers = {known.name: [*known.to_row(), known.last_ms] for known in self.publishers}
         counts = [self.count, self.frames, self.events, self.late, self.tracks]
         counts += [self.heard_ms, self.newest_ms]
         row = [VERSION, counts, self.tracker, self.newest_frame, producers]
         return pack([*row, self.shown, self.model, self.labels])
 
-    def _forget_producers(self) -> None:
-        self.producers = {
-            name: (numbers, last_ms)
-            for name, (numbers, last_ms) in self.producers.items()
-            if self.heard_ms - last_ms <= SEEN_MS
-        }
+    def _forget_publishers(self) -> None:
+        gone_ms = self.heard_ms - SEEN_MS
+        if any(known.last_ms < gone_ms for known in self.publishers):
+            self.publishers = tuple(k for k in self.publishers if k.last_ms >= gone_ms)
 
     @classmethod
     def of(cls, slot: int, facts: bytes) -> Memory:
@@ -148,14 +173,19 @@ class Memory:
             late,
             tracker,
             tracks,
-            newest_frame,
-            labels,
-            {n: (SeenNumbers.from_row(row[:2]), row[2]) for n, row in producers.items()},
+            newest_frame or _NO_FRAMES,
+            labels or _NO_LABELS,
+            tuple(_publisher(name, row) for name, row in producers.items()),
             heard_ms,
             newest_ms,
             (shown[0], shown[1]),
             model,
         )
+
+
+def _publisher(name: str, row: list[Any]) -> Publisher:
+    numbers = SeenNumbers.from_row(row[:2])
+    return Publisher(name, row[2], numbers.highest, numbers.seen)
 
 
 def is_at_rest(facts: bytes) -> bool:

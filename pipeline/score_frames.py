@@ -66,7 +66,7 @@ class FrameTracker:
         is_first_of_its_time = not tracker.has_seen(ts_ms)
         vision = self._know(frame)
         if not is_late:
-            memory.newest_frame[frame.stream] = frame.frame
+            memory.newest_frame = {**memory.newest_frame, frame.stream: frame.frame}
         moves = is_first_of_its_time and not is_late
         moved = self._track(frame, memory) if moves else None
         tracks, changes, motion = moved or ([], None, None)
@@ -92,8 +92,9 @@ class FrameTracker:
     def _track(
         self, frame: DetectionEntry, memory: Memory
     ) -> tuple[list[dict[str, Any]], int, float]:
-        state, labels = self._trackers[frame.envelope.source], memory.labels
-        labels.update(zip(frame.detections.class_id.tolist(), frame.labels, strict=True))
+        state = self._trackers[frame.envelope.source]
+        fresh = zip(frame.detections.class_id.tolist(), frame.labels, strict=True)
+        labels = {**memory.labels, **dict(fresh)}
         found = step(
             state,
             frame.detections,

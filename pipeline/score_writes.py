@@ -57,7 +57,8 @@ def write(
     if is_fresh or written.counts != (memory.frames, memory.late):
         state += ["frames", memory.frames, "tracks", memory.tracks]
         state += ["late", memory.late, "model", memory.model]
-        written.counts = (memory.frames, memory.late)
+        if written.counts != (memory.frames, memory.late):
+            written.counts = (memory.frames, memory.late)
     add = {"dead": trouble.deaths} if trouble.deaths else {}
     if is_fresh:
         written.fresh_ms = memory.heard_ms

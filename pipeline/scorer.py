@@ -40,8 +40,8 @@ SHOWN_STEP = 0.05
 COLD_MS = 300_000
 """A source at rest and silent for longer leaves the memory until its next input."""
 TICKED_AT_ONCE = 16
-_MOST_SHOWN = 1024
-"""Evaluations kept ready to be written; one lasts until the next of its source."""
+_MOST_SHOWN = 256
+"""Evaluations kept ready to be written, 1.7 KB each; one lasts until the next of its source."""
 
 
 @dataclass(slots=True)
