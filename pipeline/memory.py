@@ -81,7 +81,8 @@ class Memory:
         publishers: those that number what they send.
         heard_ms: Redis's clock at its newest input.
         newest_ms: its newest `ts`.
-        shown: level and phase of the newest score entry.
+        level: that the newest score entry shows.
+        phase: that it shows.
         written: what Redis has of it.
     """
 
@@ -97,9 +98,19 @@ class Memory:
     publishers: tuple[Publisher, ...] = ()
     heard_ms: int = 0
     newest_ms: int = 0
-    shown: tuple[float, str] = AT_REST
+    level: float = AT_REST[0]
+    phase: str = AT_REST[1]
     model: str = ""
     written: Written = field(default_factory=Written)
+
+    @property
+    def shown(self) -> tuple[float, str]:
+        """Level and phase of the newest score entry."""
+        return self.level, self.phase
+
+    def show(self, level: float, phase: str) -> None:
+        """Note what a new score entry shows."""
+        self.level, self.phase = level, phase
 
     def hear(self, inputs: int, added_ms: int, ts_ms: int, *, is_frame: bool) -> None:
         """Count inputs; the times are those of the newest."""
@@ -178,7 +189,8 @@ class Memory:
             tuple(_publisher(name, row) for name, row in producers.items()),
             heard_ms,
             newest_ms,
-            (shown[0], shown[1]),
+            shown[0],
+            shown[1],
             model,
         )
 

@@ -204,7 +204,8 @@ class PartitionScorer:
         memory.hear(size, after.added_ms[number], after.ts_ms[number], is_frame=frame is not None)
         memory.late += size * is_late
         shown = self._show(source, memory.slot, after.stepped, end, after.level_ts[end])
-        was, memory.shown = memory.shown[1], (shown.level, shown.phase)
+        was = memory.phase
+        memory.show(shown.level, shown.phase)
         producer = inputs.producer[last]
         one = Scored(
             EVENT,
@@ -274,7 +275,7 @@ class PartitionScorer:
             self._engine.step(columns.one_tick(memory.slot, at_ms))
             shown = self._show(source, memory.slot, stepped, row, int(stepped.level_ts[row]))
             one = Scored(TICK, source, 0, memory.count, b"", b"", at_ms, before[1], shown)
-            memory.shown = now
+            memory.show(*now)
             result.scores.append(score_fields(one, now_ms))
             result.sources.append(self._write(one, tick(at_ms), call))
         return result

@@ -324,7 +324,7 @@ def test_what_is_remembered_outlives_an_unreadable_state() -> None:
         inputs.append(event(250 * k, values, producer="p", seq=k))
     scorer, kept = scorer_of(), dict[str, dict[str, bytes]](s={})
     remember(kept, score(scorer, *inputs))
-    phase = scorer._memories["s"].shown[1]
+    phase = scorer._memories["s"].phase
     kept["s"]["state"] = b"PS" + bytes([99]) + kept["s"]["state"][3:]
 
     result = score(
@@ -363,7 +363,7 @@ def test_who_is_at_rest_need_not_be_recalled() -> None:
     scorer, kept = scorer_of(), dict[str, dict[str, bytes]](s={})
     remember(kept, score(scorer, event(0)))
     assert is_at_rest(kept["s"]["facts"])
-    scorer._memories["s"].shown = (0.2, "awakening")
+    scorer._memories["s"].show(0.2, "awakening")
 
     assert not is_at_rest(scorer._memories["s"].facts())
     assert not is_at_rest(b"\xc1")
