@@ -36,6 +36,7 @@ from pipeline.scoring.engine import Engine, warm_up
 from pipeline.stream import Raw, pack_arguments
 
 PARTITION, PARTITIONS, CHANNELS = 3, 16, 4
+OWN = Keys(partitions=PARTITIONS).of(PARTITION)
 T0 = 1_700_000_000_000
 ROWS = ((62, 512, 100, 45), (100, 100, 100, 240), (780, 100, 1000, 60))
 """Sources, events of a batch, ms between two events of a source, batches."""
@@ -131,7 +132,7 @@ def names_of(sources: int) -> list[str]:
 def packed(result: Result) -> bytes:
     """Give what a commit sends of a result."""
     keys: list[str] = []
-    writes = [_source(write, Keys().of(PARTITION), keys) for write in result.sources]
+    writes = [_source(write, OWN, keys) for write in result.sources]
     return pack_arguments({"scores": result.scores, "sources": writes})
 
 

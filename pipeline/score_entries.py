@@ -14,6 +14,7 @@ from pipeline.wire_results import VERSION
 
 Field = bytes | str | int
 EVENT, FRAME, TICK = "event", "frame", "tick"
+_LATENCY = pack("latency_ms")
 COMPONENTS = ("arousal", "differentiation", "integration", "workspace", "novelty")
 
 
@@ -131,10 +132,8 @@ def score_fields(scored: Scored, now_ms: int) -> list[Field]:
     shown = scored.shown
     fields: list[Field] = ["v", VERSION, "source", scored.source, "kind", scored.kind]
     fields += ["inputs", scored.inputs, "n", scored.count]
-    more: dict[str, Any] = {}
     if scored.kind != TICK:
         fields += ["first", scored.first, "last", scored.last]
-        more["latency_ms"] = max(0, now_ms - int(scored.last.partition(b"-")[0]))
     if scored.numbers is not None:
         producer, first, last = scored.numbers
         fields += ["producer", producer, "seq_first", first or 0, "seq_last", last or 0]
@@ -143,6 +142,17 @@ def score_fields(scored: Scored, now_ms: int) -> list[Field]:
         fields += ["transition", f"{scored.was}>{shown.phase}"]
     if scored.is_late:
         fields += ["late", 1]
+    return [*fields, "data", join(shown.data, _more(scored, now_ms))]
+
+
+def _more(scored: Scored, now_ms: int) -> MapBody:
+    """Give what `data` holds beside the score; of most inputs that is one number."""
+    if scored.kind == TICK:
+        return MapBody(0, b"")
+    latency_ms = max(0, now_ms - int(scored.last.partition(b"-")[0]))
+    if scored.tracks is None and scored.echo is None:
+        return MapBody(1, _LATENCY + pack(latency_ms))
+    more: dict[str, Any] = {"latency_ms": latency_ms}
     if scored.tracks is not None:
         more["tracks"] = list(scored.tracks)
     if scored.echo is not None:
@@ -150,7 +160,7 @@ def score_fields(scored: Scored, now_ms: int) -> list[Field]:
             more["meta"] = unpack(scored.echo.meta, "meta")
         if scored.echo.traceparent is not None:
             more["traceparent"] = scored.echo.traceparent.decode()
-    return [*fields, "data", join(shown.data, MapBody.of(more))]
+    return MapBody.of(more)
 
 
 def track_values(track: Track, label: str) -> dict[str, Any]:

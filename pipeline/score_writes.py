@@ -11,7 +11,7 @@ from typing import NamedTuple
 
 from pipeline.memory import Memory
 from pipeline.ownership import SourceWrite
-from pipeline.score_entries import Evaluation
+from pipeline.score_entries import Scored
 from pipeline.scoring.engine import Engine
 from pipeline.stream import Argument
 from pipeline.wire_results import VERSION
@@ -29,25 +29,22 @@ class Trouble(NamedTuple):
     deaths: int
 
 
-class Given(NamedTuple):
-    """The engine, and the journal's record of what it was given of the source."""
-
-    engine: Engine
-    record: bytes
+NONE = Trouble(None, 0)
 
 
 def write(
-    source: str, memory: Memory, shown: Evaluation, trouble: Trouble, given: Given
+    newest: Scored, memory: Memory, trouble: Trouble, engine: Engine, record: bytes
 ) -> SourceWrite:
     """Give what is written of a source, and note in its memory that it is.
 
     Args:
-        source: its name.
+        newest: of what was scored or is shown of it.
         memory: of it.
-        shown: its newest evaluation.
         trouble: that it had since its last write.
-        given: what the engine was given since.
+        engine: that scores it.
+        record: what the engine was given since, for its journal.
     """
+    shown = newest.shown
     written, is_fresh = memory.written, memory.heard_ms - memory.written.fresh_ms >= FRESH_MS
     state: list[Argument] = ["ts", memory.newest_ms, "seq", memory.count, "events", memory.events]
     absent: list[str] = []
@@ -66,8 +63,8 @@ def write(
         add = _counters(trouble)
     if trouble.problem:
         state += ["last_problem", trouble.problem]
-    kept, is_whole = _remember(memory, given)
-    return SourceWrite(source, state, absent, kept, memory.heard_ms, is_fresh, is_whole, add)
+    kept, is_whole = _remember(memory, engine, record)
+    return SourceWrite(newest.source, state, absent, kept, memory.heard_ms, is_fresh, is_whole, add)
 
 
 def write_trouble(source: str, trouble: Trouble) -> SourceWrite:
@@ -81,13 +78,13 @@ def _counters(trouble: Trouble) -> dict[str, int]:
     return {"frames_dropped": 0, "dead": trouble.deaths}
 
 
-def _remember(memory: Memory, given: Given) -> tuple[list[Argument], bool]:
+def _remember(memory: Memory, engine: Engine, record: bytes) -> tuple[list[Argument], bool]:
     """Give what is kept of a source, and whether that is all of it."""
-    written, assignment = memory.written, given.engine.assignment(memory.slot)
-    journal = written.journal + given.record
+    written, assignment = memory.written, engine.assignment(memory.slot)
+    journal = written.journal + record
     kept: list[Argument] = ["facts", memory.facts()]
     if assignment is written.assignment and len(journal) <= JOURNAL_BYTES:
         written.journal = journal
         return [*kept, "journal", journal], False
     written.journal, written.assignment = b"", assignment
-    return [*kept, "journal", b"", "state", given.engine.save(memory.slot)], True
+    return [*kept, "journal", b"", "state", engine.save(memory.slot)], True

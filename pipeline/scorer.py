@@ -24,7 +24,7 @@ from pipeline.score_entries import (
 from pipeline.score_frames import FrameTracker
 from pipeline.score_inputs import Input, Inputs
 from pipeline.score_rows import Call, Stepped
-from pipeline.score_writes import Given, Trouble, write, write_trouble
+from pipeline.score_writes import NONE, Trouble, write, write_trouble
 from pipeline.scoring import batch as columns
 from pipeline.scoring.engine import Engine
 from pipeline.scoring.journal import replayed, tick
@@ -302,11 +302,12 @@ class PartitionScorer:
 
     def _write(self, newest: Scored, record: bytes, call: Call) -> SourceWrite:
         """Give what is written of a source of which something was scored or is shown."""
-        source = newest.source
+        source, trouble = newest.source, NONE
         memory = self._memories[source]
         memory.tracker = self._frames.save(source)
-        trouble = Trouble(call.problems.get(source), call.deaths[source])
-        return write(source, memory, newest.shown, trouble, Given(self._engine, record))
+        if source in call.problems:
+            trouble = Trouble(call.problems[source], call.deaths[source])
+        return write(newest, memory, trouble, self._engine, record)
 
 
 def _bury(one: Input, call: Call, result: Result) -> None:

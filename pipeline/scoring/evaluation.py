@@ -80,7 +80,7 @@ def _integrate(r, p, s, t, rows):  # type: ignore[no-untyped-def]
     alive = 0
     pairs = 0
     if rows > MIN_PAIRS:
-        alive = standardise(s, rows, p.change_threshold)
+        alive = standardise(s, rows, r.active, p.change_threshold)
         pairs = lag_covariance(s.z, s.adjacent, rows, alive, s, s.cov)
     r.core = 0
     r.cut = 0

@@ -55,6 +55,9 @@ def read_window(r, s):  # type: ignore[no-untyped-def]
         column = (newest - k) & (WINDOW - 1)
         total = 0.0
         for c in range(CHANNELS):
+            if not r.used >> c & 1:
+                s.y[rows, c] = 0.0
+                continue
             y = np.float64(r.offset[c]) + np.float64(from_half(r.ring[column, c]))
             s.y[rows, c] = y
             total += abs(y)
@@ -65,7 +68,7 @@ def read_window(r, s):  # type: ignore[no-untyped-def]
     active = 0
     for c in range(CHANNELS):
         s.mean[c] = 0.0
-        if rows == 0:
+        if rows == 0 or not r.used >> c & 1:
             continue
         low = s.y[0, c]
         high = low
@@ -141,8 +144,14 @@ def change_points(x, n, threshold, cuts):  # type: ignore[no-untyped-def]
 
 
 @njit(cache=True, nogil=True)
-def standardise(s, rows, threshold):  # type: ignore[no-untyped-def]
+def standardise(s, rows, active, threshold):  # type: ignore[no-untyped-def]
     """Sum channels to nodes, take out steps of the total activity, z-score.
+
+    Args:
+        s: scratch, filled by `read_window`.
+        rows: valid bins.
+        active: mask of the channels that vary.
+        threshold: of a change point.
 
     Returns:
         the mask of the nodes that vary; s.z[:rows] holds them, 0 for the others.
@@ -150,6 +159,9 @@ def standardise(s, rows, threshold):  # type: ignore[no-untyped-def]
     segments = change_points(s.activity, rows, threshold, s.cuts)
     alive = 0
     for g in range(NODES):
+        if not active >> 2 * g & 3:
+            s.z[:rows, g] = 0.0
+            continue
         squares = 0.0
         scale = 0.0
         for k in range(segments):
