@@ -2,13 +2,16 @@
 
     python -m benchmarks.events [--events 200000] [--sources 1000] [--workers 1] [--rounds 3]
 
-Redis (embedded, AOF on), the workers and this generator share the machine's cores. Three rows:
+Redis (embedded, AOF on), the workers and this generator share the machine's cores. Four rows:
 a backlog over many sources; a backlog in which every source of a batch has one input; and events
 offered at a constant rate, for the latency from XADD to score entry, without and with Redis
-rewriting its AOF meanwhile, which takes a core for seconds. Most inputs only add to an
-open bin: beside inputs a second stand evaluations a second, and beside the time to the score entry
-the time to the first entry whose level includes the input. Windows are filled first and channels
-follow each other, so that there is a level: the share of score entries with one above 0 is printed.
+rewriting its AOF meanwhile, which takes a core for seconds (`aof_rewrite_s`). An id is given when
+Redis runs the XADD: `behind` is how far the generator was behind its schedule.
+
+Most inputs only add to an open bin: beside inputs a second stand evaluations a second, and beside
+the time to the score entry the time to the first entry whose level includes the input. Windows are
+filled first and channels follow each other, so that there is a level: the share of score entries
+with one above 0 is printed.
 `stolen_share` is what the host of a virtual machine gave to others meanwhile.
 """
 
@@ -66,6 +69,8 @@ class Row:
     stolen: float = 0.0
     entry_ms: Percentiles | None = None
     level_ms: Percentiles | None = None
+    behind_ms: Percentiles | None = None
+    aof_rewrite_s: int | None = None
 
     def as_json(self) -> dict[str, Any]:
         """Give it with what follows from it."""
@@ -81,7 +86,10 @@ class Row:
             "phases_changed": self.phases_changed,
             "stolen_share": round(self.stolen, 2),
         }
-        for name, found in (("entry", self.entry_ms), ("level", self.level_ms)):
+        if self.aof_rewrite_s is not None:
+            row["aof_rewrite_s"] = self.aof_rewrite_s
+        percentiles = ("entry", self.entry_ms), ("level", self.level_ms), ("behind", self.behind_ms)
+        for name, found in percentiles:
             if found is not None:
                 row |= {f"{name}_p{q}_ms": ms for q, ms in zip(QUANTILES, found, strict=True)}
         return row
@@ -177,9 +185,9 @@ def free_port() -> int:
 
 
 def cpu_s(process: psutil.Process) -> float:
-    """Give the CPU seconds a process has used."""
+    """Give the CPU seconds a process has used, and its children that have ended."""
     times = process.cpu_times()
-    return float(times.user + times.system)
+    return float(times.user + times.system + times.children_user + times.children_system)
 
 
 def drain(client: Redis, events: int) -> None:
@@ -199,7 +207,7 @@ class Meter:
         client: of the Redis that is measured.
         workers: that are measured.
         redis: its process.
-        before: events scored before.
+        before: events sent before.
         newest: score entry of each partition before.
     """
 
@@ -253,7 +261,7 @@ def running(
 ) -> Iterator[tuple[Meter, Publisher]]:
     """Run Redis and workers, the windows filled by events at some times up to one."""
     with (
-        EmbeddedRedis() as server,
+        EmbeddedRedis(options=["auto-aof-rewrite-percentage 0"]) as server,
         Redis.from_url(server.url) as client,
         score_workers(server.url, client, workers) as group,
     ):
@@ -291,41 +299,57 @@ def offered(
     """Offer events at a constant rate; latency is what the entry ids tell.
 
     What is measured begins when the load has lasted `SETTLE_S`: before it the sources were silent
-    while their windows were filled, and all that silence is evaluated at once.
+    while their windows were filled, and all that silence is evaluated at once. Nothing is sent for
+    the moment in which the counters are read.
     """
     until_ms = int(time.time() * 1000)
     with running(workers, sources, until_ms, FILL_TURNS, FILL_MS, independent=independent) as (
         meter,
         publisher,
     ):
-        meter.client.config_set("auto-aof-rewrite-percentage", 0)
-        meter.before += offer(publisher, rate, SETTLE_S)
-        meter.start()
+        meter.before += len(offer(publisher, rate, SETTLE_S)) * step_of(rate)
         if rewrite:
             meter.client.bgrewriteaof()
+        meter.start()
         scored = ledger(meter.client, "events_scored")
-        sent = meter.before + offer(publisher, rate, seconds) - scored
-        drain(meter.client, scored + sent)
-        name = f"offered {rate}/s" + (", AOF rewritten meanwhile" if rewrite else "")
-        row = meter.row(name, sent)
+        behind_ms = offer(publisher, rate, seconds)
+        sent = meter.before + len(behind_ms) * step_of(rate)
+        drain(meter.client, sent)
+        row = meter.row(f"offered {rate}/s", sent - scored)
+        if rewrite:
+            row.name += ", AOF rewritten meanwhile"
+            row.aof_rewrite_s = rewrite_s(meter.client)
         found = [latencies(meter.client, n, after) for n, after in meter.newest.items()]
-        row.entry_ms, row.level_ms = (
-            tuple(np.percentile(np.concatenate(each), QUANTILES).round(1).tolist())
-            for each in zip(*found, strict=True)
+        times_ms = *map(np.concatenate, zip(*found, strict=True)), np.array(behind_ms)
+        row.entry_ms, row.level_ms, row.behind_ms = (
+            tuple(np.percentile(each, QUANTILES).round(1).tolist()) for each in times_ms
         )
         return row
 
 
-def offer(publisher: Publisher, rate: int, seconds: float) -> int:
-    """Send events at a constant rate; gives how many."""
-    began_s, sent, step = time.monotonic(), 0, max(1, rate // 200)
+def step_of(rate: int) -> int:
+    """Give how many events are sent together, 200 times a second."""
+    return max(1, rate // 200)
+
+
+def offer(publisher: Publisher, rate: int, seconds: float) -> list[float]:
+    """Send events at a constant rate; gives how far behind its time each step ended, ms."""
+    began_s, step, behind_ms = time.monotonic(), step_of(rate), list[float]()
     while (elapsed_s := time.monotonic() - began_s) < seconds:
-        if sent <= elapsed_s * rate:
+        due_s = len(behind_ms) * step / rate
+        if due_s <= elapsed_s:
             publisher.send(step)
-            sent += step
+            behind_ms.append((time.monotonic() - began_s - due_s) * 1e3)
         else:
             time.sleep(0.001)
-    return sent
+    return behind_ms
+
+
+def rewrite_s(client: Redis) -> int:
+    """Give how long the rewrite of the AOF took, in whole seconds, once it has ended."""
+    while (info := client.info("persistence"))["aof_rewrite_in_progress"]:
+        time.sleep(0.1)
+    return int(info["aof_last_rewrite_time_sec"])
 
 
 def shown(client: Redis, newest: dict[int, bytes]) -> tuple[float, int]:

@@ -17,7 +17,7 @@ from pipeline.wire import MAX_AHEAD_MS, id_key, read_event, unpack
 
 _KNOWN = 16_384
 """Names of sources remembered as sound."""
-_OTHERS = 2048
+_OTHERS = 4096
 """Names of publishers and sets of channels remembered as sound."""
 _DIGITS = 15
 _FLOATS = frozenset((float,))

@@ -22,9 +22,9 @@ SEEN_MS = 3_600_000
 """A producer's numbers are remembered for an hour after its last one."""
 
 
+# Shared by sources that send no frames; a table of its own would take each 80 bytes.
 _NO_FRAMES: Final[Mapping[str, bytes]] = {}
 _NO_LABELS: Final[Mapping[int, str]] = {}
-"""Shared by all sources without; a table of its own would take each 80 bytes."""
 
 
 class Publisher(SeenNumbers):
@@ -146,7 +146,7 @@ class Memory:
 
     def _publisher(self, name: str, now_ms: int) -> Publisher | None:
         """Give a publisher unless it is new or was silent for too long."""
-        for known in self.publishers:
+        for known in reversed(self.publishers):  # who sends now came last, mostly
             if known.name == name:
                 return None if now_ms - known.last_ms > SEEN_MS else known
         return None
@@ -186,7 +186,7 @@ class Memory:
             tracks,
             newest_frame or _NO_FRAMES,
             labels or _NO_LABELS,
-            tuple(_publisher(name, row) for name, row in producers.items()),
+            tuple(_read_publisher(name, row) for name, row in producers.items()),
             heard_ms,
             newest_ms,
             shown[0],
@@ -195,7 +195,7 @@ class Memory:
         )
 
 
-def _publisher(name: str, row: list[Any]) -> Publisher:
+def _read_publisher(name: str, row: list[Any]) -> Publisher:
     numbers = SeenNumbers.from_row(row[:2])
     return Publisher(name, row[2], numbers.highest, numbers.seen)
 

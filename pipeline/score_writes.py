@@ -18,8 +18,8 @@ from pipeline.wire_results import VERSION
 
 FRESH_MS = 1000
 """All that is shown of an active source is written anew so often, and its end of life moved."""
-JOURNAL_BYTES = 384
-"""A longer journal becomes a state; about 10 events of four channels."""
+JOURNAL_BYTES = 512
+"""A longer journal becomes a state; about 15 events of four channels."""
 
 
 class Trouble(NamedTuple):
@@ -29,7 +29,7 @@ class Trouble(NamedTuple):
     deaths: int
 
 
-NONE = Trouble(None, 0)
+NO_TROUBLE = Trouble(None, 0)
 
 
 def write(
@@ -54,7 +54,7 @@ def write(
     if is_fresh or written.counts != (memory.frames, memory.late):
         state += ["frames", memory.frames, "tracks", memory.tracks]
         state += ["late", memory.late, "model", memory.model]
-        if written.counts != (memory.frames, memory.late):
+        if written.counts != (memory.frames, memory.late):  # else the shared (0, 0) would go
             written.counts = (memory.frames, memory.late)
     add = {"dead": trouble.deaths} if trouble.deaths else {}
     if is_fresh:

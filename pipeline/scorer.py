@@ -24,7 +24,7 @@ from pipeline.score_entries import (
 from pipeline.score_frames import FrameTracker
 from pipeline.score_inputs import Input, Inputs
 from pipeline.score_rows import Call, Stepped
-from pipeline.score_writes import NONE, Trouble, write, write_trouble
+from pipeline.score_writes import NO_TROUBLE, Trouble, write, write_trouble
 from pipeline.scoring import batch as columns
 from pipeline.scoring.engine import Engine
 from pipeline.scoring.journal import replayed, tick
@@ -236,7 +236,7 @@ class PartitionScorer:
             level, phase = float(stepped.level[row]), PHASES[stepped.phase[row]]
             shown = describe(level, phase, level_ts, self._engine.data(slot, snapshot))
             if len(self._shown) >= _MOST_SHOWN:
-                self._shown.clear()
+                self._shown.popitem()  # the newest: of too many in turn, most stay and are used
             self._shown[source] = shown
         return shown
 
@@ -302,7 +302,7 @@ class PartitionScorer:
 
     def _write(self, newest: Scored, record: bytes, call: Call) -> SourceWrite:
         """Give what is written of a source of which something was scored or is shown."""
-        source, trouble = newest.source, NONE
+        source, trouble = newest.source, NO_TROUBLE
         memory = self._memories[source]
         memory.tracker = self._frames.save(source)
         if source in call.problems:

@@ -43,10 +43,10 @@ class SeenNumbers:
             return [self.highest, run]
         return [self.highest, self.seen.to_bytes((run + 7) // 8, "little")]
 
-    @classmethod
-    def from_row(cls, row: list[int | bytes]) -> SeenNumbers:
+    @staticmethod
+    def from_row(row: list[int | bytes]) -> SeenNumbers:
         """Read what `to_row` wrote."""
         highest, bits = row
         if isinstance(bits, bytes):
-            return cls(int(highest), int.from_bytes(bits, "little"))
-        return cls(int(highest), (1 << bits) - 1)
+            return SeenNumbers(int(highest), int.from_bytes(bits, "little"))
+        return SeenNumbers(int(highest), (1 << bits) - 1)

@@ -197,7 +197,8 @@ def _close_ranks(cov, alive, s):  # type: ignore[no-untyped-def]
     """Put the nodes of a mask at the end of s.joint and s.now, so that others cost nothing.
 
     Returns:
-        the place of the first of them; places before the mask's, but for three, hold nothing.
+        the place of the first node, 8 if there is none; what is before it holds nothing, but the
+        last three places are filled in any case.
     """
     place = NODES
     for g in range(NODES - 1, -1, -1):
@@ -224,7 +225,8 @@ def _close_ranks(cov, alive, s):  # type: ignore[no-untyped-def]
 def entropies(cov, alive, bias, s, t):  # type: ignore[no-untyped-def]
     """Fill s.h: h(M) = 1/2 ln det Sigma(y_M | x_M) - bias(|M|) for all subsets M of a mask.
 
-    s.det_now gets the minors of the equal-time covariance, det_now[M & 31, M >> 5].
+    s.det_now gets the minors of the equal-time covariance, det_now[M & 31, M >> 5]. What both hold
+    of other subsets is of windows before.
 
     Args:
         cov: float64 (16, 16); rows 2g and 2g+1 are x and y of node g, one bin apart.

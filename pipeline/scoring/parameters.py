@@ -24,7 +24,8 @@ ENTER = (0.0, 0.10, 0.30, 0.60, 0.80)
 LEAVE = (0.0, 0.05, 0.25, 0.55, 0.72)
 
 ENGINE_VERSION = 2
-"""Changes when the same inputs would give other numbers; what older ones saved is not continued."""
+"""Changes when the same inputs would give other numbers, rounding apart; what older ones saved is
+not continued."""
 
 
 PARAMETERS = np.dtype(

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections import namedtuple
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import lru_cache
 from hashlib import blake2s
 from operator import itemgetter
@@ -63,7 +63,6 @@ class Statics:
     channels: tuple[tuple[int, str], ...]
     pair_names: tuple[str, ...]
     bin_ms: int | None
-    _members: dict[int, list[str]] = field(default_factory=dict, compare=False)
 
     @classmethod
     @lru_cache(maxsize=4096)
@@ -94,10 +93,8 @@ class Statics:
         )
 
     def members(self, mask: int) -> list[str]:
-        """Name the nodes of a mask; the list is shared."""
-        if mask not in self._members:
-            self._members[mask] = [self.names[g] for g in range(NODES) if mask >> g & 1]
-        return self._members[mask]
+        """Name the nodes of a mask."""
+        return [self.names[g] for g in range(NODES) if mask >> g & 1]
 
 
 def _known(assignment: Assignment, declared: int, displaced: int) -> Assignment:
@@ -181,7 +178,7 @@ def _known_number(value: float) -> float | None:
 
 
 def _channels(recent: list[float], statics: Statics) -> dict[str, float]:
-    return {name: round(recent[c] * 1e4) / 1e4 for c, name in statics.channels}
+    return {name: round(recent[c], 4) for c, name in statics.channels}
 
 
 def _flags(s: Any) -> list[str]:

@@ -536,3 +536,28 @@ def test_warm_up() -> None:
 
     assert is_compiled()
     assert NEVER < -(2**60)
+
+
+def test_sources_leave_nothing_to_each_other() -> None:
+    """A source of few nodes beside others of many is what it is alone, to the bit.
+
+    The working memory is shared: what a window of more nodes left there must not show.
+    """
+    counts = (8, 1, 3, 16, 2, 5, 4, 7)
+    together, alone = Engine(), [Engine() for _ in counts]
+    rng = np.random.default_rng(5)
+    for turn in range(200):
+        common = rng.gamma(2.0)
+        for number, (count, single) in enumerate(zip(counts, alone, strict=True)):
+            noise = rng.gamma(1.0, size=count).tolist()
+            values = {f"c{k}": common + each for k, each in enumerate(noise)}
+            for engine in (together, single):
+                slot, builder = engine.slot(f"s{number}"), InputBuilder()
+                builder.add(slot, 250 * turn, EVENT, *engine.encode_event(slot, values))
+                engine.step(builder.build())
+
+    saved = [together.save(together.slot(f"s{number}")) for number in range(len(counts))]
+
+    assert saved == [single.save(single.slot(f"s{n}")) for n, single in enumerate(alone)]
+    reached = [together.snapshot(together.slot(f"s{number}")) for number in range(len(counts))]
+    assert sum(one["core"] > 0 for one in reached) >= 5
