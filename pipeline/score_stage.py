@@ -82,6 +82,7 @@ class PartitionFeed:
         self._taken = Inputs()
         self._raw: dict[bytes, tuple[int, Raw]] = {}
         self._ahead: Page | None = None
+        self._page_s = 0.0
         self._gone = 0
         self._stall, self._caution = owned.stall, owned.caution
         self._cautious_left = limits.inputs
@@ -120,7 +121,7 @@ class PartitionFeed:
     async def next_batch(self, stop: asyncio.Event) -> ScoreBatch | None:
         """Give inputs to score, or what silence has changed; None when there is nothing."""
         page = await self._page()
-        read_s = monotonic()
+        read_s = self._page_s
         now_ms = self._look_for_silence(page, read_s)
         if self._scorer.is_ticking and not self._taken and not self._has_ticked:
             self._has_ticked = True
@@ -165,6 +166,7 @@ class PartitionFeed:
         if page is None:
             with metrics.timed("score", "read"):
                 page = await self._ownership.read(self._owned, *self._next_page())
+            self._page_s = monotonic()
         if page.events:
             self._events.extend(page.events)
             self._events_end = page.events[-1][0]
@@ -274,6 +276,7 @@ class PartitionFeed:
             gone, self._ahead = await self._ownership.commit(
                 self._owned, commit, *self._next_page()
             )
+            self._page_s = monotonic()  # others come first: it may be old when it is scored
         self._scorer.unlearn(gone)
         self._read = replace(detections)
         self._gone, self._caution = 0, commit.caution
