@@ -5,7 +5,7 @@
 Redis (embedded, AOF on), the workers and this generator share the machine's cores. Four rows:
 a backlog over many sources; a backlog in which every source of a batch has one input; and events
 offered at a constant rate, for the latency from XADD to score entry, without and with Redis
-rewriting its AOF meanwhile, which takes a core for seconds (`aof_rewrite_s`). An id is given when
+rewriting its AOF meanwhile, which takes a core for a while (`aof_rewrite_s`). An id is given when
 Redis runs the XADD: `behind` is how far the generator was behind its schedule.
 
 Most inputs only add to an open bin: beside inputs a second stand evaluations a second, and beside

@@ -29,8 +29,8 @@ QUIET_MS = 1000
 HELD_POLL_MS = 20
 AUDIT_S = 5.0
 RECALL = 200
-SMALL = 64
-"""Inputs that are scored in a few milliseconds at worst."""
+SMALL = 512
+"""Inputs that are scored where they come: a full batch by default, some 20 ms."""
 POISON_STALLS = 4
 """Owners that may die at one place: of batches of 64, 8, 1 and 1 inputs."""
 UNKNOWN: dict[str, bytes | None] = {"frames": b"0-0", "recordings": b"0-0"}
@@ -307,7 +307,7 @@ ScoreWorked = tuple[ScoreBatch, Result]
 class PartitionWork:
     """Scores batches of one partition: large ones in a thread, small ones where they come.
 
-    Handing a small batch to a thread costs more than scoring it: each hand-over waits for the
+    What a thread gains, two cores at a time, costs more than it brings: each hand-over waits for the
     interpreter's lock.
     """
 
