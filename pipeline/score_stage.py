@@ -307,8 +307,8 @@ ScoreWorked = tuple[ScoreBatch, Result]
 class PartitionWork:
     """Scores batches of one partition: large ones in a thread, small ones where they come.
 
-    What a thread gains, two cores at a time, costs more than it brings: each hand-over waits for the
-    interpreter's lock.
+    What a thread gains, a second core now and then, costs more than it brings: each hand-over waits
+    for the interpreter's lock.
     """
 
     scorer: PartitionScorer
