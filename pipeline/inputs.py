@@ -87,6 +87,7 @@ class Inputs:
     _wake: asyncio.Event = field(init=False, default_factory=asyncio.Event)
     _drained: list[asyncio.Event] = field(init=False)
     _turn: int = field(init=False, default=0)
+    _broken: BaseException | None = field(init=False, default=None)
 
     def __post_init__(self) -> None:
         self._partitions = []
@@ -101,7 +102,13 @@ class Inputs:
         self._drained = [asyncio.Event() for _ in self._partitions]
 
     async def read(self, room: int) -> list[Entry]:
-        """Read up to about `room` new entries without waiting, streams in turn."""
+        """Read up to about `room` new entries without waiting, streams in turn.
+
+        Raises:
+            Exception: what ended a task of `watch`: its partition would never be read again.
+        """
+        if self._broken is not None:
+            raise self._broken
         entries: list[Entry] = []
         asked = 0
         while asked < len(self._streams) and (free := room - len(entries)) > 0:
@@ -206,7 +213,14 @@ class Inputs:
         Whoever began it ends each of them with `end_tasks`: a group of tasks would cancel them
         once, which redis-py may lose.
         """
-        return [asyncio.create_task(self._watch_partition(s)) for s in self._partitions]
+        watching = [asyncio.create_task(self._watch_partition(s)) for s in self._partitions]
+        for task in watching:
+            task.add_done_callback(self._note_end)
+        return watching
+
+    def _note_end(self, task: asyncio.Task[None]) -> None:
+        if not task.cancelled():
+            self._broken = task.exception()
 
     async def _watch_partition(self, siblings: list[_Stream]) -> None:
         drained = self._drained[siblings[0].partition]

@@ -175,7 +175,7 @@ class Outbox:
                 answers = await self._store.run_many(commands)
             except PercipioError as error:
                 answers = [error] * len(self._sending)
-            except Exception as error:  # redis-py leaks others from a connection that was reset
+            except Exception as error:  # what was taken must be answered, whatever went wrong
                 answers = [DependencyError(f"Redis: {error!r}")] * len(self._sending)
             if passing := self._settle(answers):
                 await self._wait_after(passing)

@@ -89,19 +89,23 @@ _PASSING = (
     OSError,
 )
 _PASSING_WORDS = ("MISCONF", "NOREPLICAS", "BUSY")
-_SLIPS = (AttributeError, TypeError)
+_SLIPS = (AttributeError, TypeError, RuntimeError)
 
 
 def _is_slip(error: Exception) -> bool:
     """Tell whether redis-py stumbled over a connection that went while it used it.
 
-    It, or asyncio below it, then finds None where a stream was (redis-py 3546 and 4287).
+    It, or asyncio below it, then finds None where a stream was (redis-py 3546 and 4287); uvloop
+    refuses to write to a transport that has just closed.
     """
     place = error.__traceback__
     while place is not None and place.tb_next is not None:
         place = place.tb_next
     name = "" if place is None else str(place.tb_frame.f_globals.get("__name__"))
-    return isinstance(error, _SLIPS) and name.partition(".")[0] in ("redis", "asyncio")
+    where = name.partition(".")[0]
+    if isinstance(error, RuntimeError):
+        return where == "uvloop"
+    return isinstance(error, _SLIPS) and where in ("redis", "asyncio")
 
 
 def refusal(answer: Exception, what: str) -> PercipioError:

@@ -275,3 +275,21 @@ async def test_another_number_of_partitions_is_refused(store: Store, redis_url: 
     with pytest.raises(SettingsError, match=r"PERCIPIO_PARTITIONS is 2.*made with 1"):
         async with Store.open(redis_url, Keys(partitions=2)):
             pass
+
+
+async def test_a_watch_that_fails_fails_the_worker(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Without it a partition that was empty would never be read again, and nobody would know."""
+
+    async def fail(*_: object) -> bool:
+        raise ValueError("not foreseen")
+
+    monkeypatch.setattr(Store, "wait_for", fail)
+    inputs = _inputs(store)
+    assert await inputs.read(1) == []
+    watching = inputs.watch()
+    await asyncio.wait(watching)
+
+    with pytest.raises(ValueError, match="not foreseen"):
+        await inputs.read(1)
