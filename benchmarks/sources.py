@@ -7,11 +7,12 @@ first send one a bin until their windows are full; the others are given what Red
 those, which the worker recalls when they send five bins more, so that each has a full window and
 was evaluated. With `--producers` each has a publisher of its own that numbers its events.
 
-Printed are the worker's resident memory before and after, what a source that it holds takes there
-and in Redis (`MEMORY USAGE` of a sample), and, without `--full`, what one with a full window takes
-in Redis. `--cold` then waits until the worker has put every source out of its memory (five minutes
-of silence), lets a thousand come back and checks their counts, and lets as many new ones come:
-their memory is that of those that left.
+Printed are the worker's resident memory before and after, what a source that it holds takes there,
+over all of them and over the second half alone (`worker_bytes_per_further_source`: without what
+grows up to a bound), and in Redis (`MEMORY USAGE` of a sample), and, without `--full`, what one
+with a full window takes in Redis. `--cold` then waits until the worker has put every source out of
+its memory (five minutes of silence), lets a thousand come back and checks their counts, and lets as
+many new ones come: their memory is that of those that left.
 """
 
 from __future__ import annotations
@@ -41,7 +42,8 @@ AHEAD = 20_000
 """Events that may wait, so that Redis holds sources and not a backlog."""
 COLD_S = 420.0
 FIRST = 2000
-"""Sources with full windows that come before those that count: a worker's buffers have grown."""
+"""Sources with full windows that come before those that count: most buffers have grown."""
+FIRST_PREFIX = "first-"
 COPIED = 200
 MORE = 5
 GAUGES_S = 2.0
@@ -59,28 +61,27 @@ def plain(names: list[str], events: int, channels: int) -> Iterator[Fields]:
         yield from ({"source": name, "values": values} for name in names)
 
 
-def load(sources: int, channels: int, prefix: str, first: int, count: int) -> Iterator[Fields]:
+def load(names: list[str], channels: int, first: int, count: int) -> Iterator[Fields]:
     """Give some bins of every source, all in turn; bin `WINDOW_TURNS` is the first beyond filling.
 
     Args:
-        sources: how many.
+        names: of the sources.
         channels: of an event.
-        prefix: of the sources' names.
         first: bin to begin with.
         count: bins.
     """
-    every = Load(sources, channels).filling()
+    every = Load(len(names), channels).filling()
     start_ms = every.start_ms + first * WINDOW_MS
     events = replace(every, start_ms=start_ms).events()
-    for source, ts_ms, values in islice(events, sources * count):
-        yield {"source": prefix + source, "ts": ts_ms, "values": msgpack.packb(values)}
+    for number, (_, ts_ms, values) in enumerate(islice(events, len(names) * count)):
+        name = names[number % len(names)]
+        yield {"source": name, "ts": ts_ms, "values": msgpack.packb(values)}
 
 
-def copy(client: Redis, prefix: str, names: list[str]) -> None:
+def copy(client: Redis, full: list[str], names: list[str]) -> None:
     """Give sources what Redis remembers of those with full windows."""
     kept: list[dict[Any, Any]] = [
-        client.hgetall(KEYS.of_source(one).memory(one))
-        for one in (f"{prefix}s{number}" for number in range(COPIED))
+        client.hgetall(KEYS.of_source(one).memory(one)) for one in full[:COPIED]
     ]
     for begin in range(0, len(names), PIPELINE):
         pipe = client.pipeline(transaction=False)
@@ -120,6 +121,12 @@ def in_memory(workers: Workers) -> int:
 def resident(workers: Workers) -> int:
     """Give the worker's resident memory in bytes."""
     return int(psutil.Process(workers.processes[0].pid).memory_info().rss)
+
+
+def weigh(workers: Workers) -> tuple[int, int]:
+    """Give the worker's resident memory in bytes and the sources it holds, once it is at rest."""
+    time.sleep(GAUGES_S)
+    return resident(workers), in_memory(workers)
 
 
 def usage(client: Redis, names: list[str], kind: str) -> float:
@@ -189,17 +196,20 @@ def main() -> None:
         score_workers(server.url, client, 1) as workers,
     ):
         publish(client, plain(["first"], 1, args.channels))
-        events = plain(names, args.events, args.channels)
         if args.full:
-            first = load(FIRST, args.channels, "first-", 0, WINDOW_TURNS)
-            publish(client, numbered(first, FIRST) if args.producers else first)
-            copy(client, "first-", names)
-            events = load(args.sources, args.channels, "", WINDOW_TURNS, MORE)
-        time.sleep(GAUGES_S)
-        base, before = resident(workers), in_memory(workers)
-        publish(client, numbered(events, args.sources) if args.producers else events)
-        time.sleep(GAUGES_S)
-        grown, held = resident(workers), in_memory(workers)
+            first = [f"{FIRST_PREFIX}{number}" for number in range(FIRST)]
+            bins = load(first, args.channels, 0, WINDOW_TURNS)
+            publish(client, numbered(bins, FIRST) if args.producers else bins)
+            copy(client, first, names)
+        sizes = [weigh(workers)]
+        middle = len(names) // 2
+        for some in (names[:middle], names[middle:]):
+            events = plain(some, args.events, args.channels)
+            if args.full:
+                events = load(some, args.channels, WINDOW_TURNS, MORE)
+            publish(client, numbered(events, len(some)) if args.producers else events)
+            sizes.append(weigh(workers))
+        (base, before), half, (grown, held) = sizes
         memory, state = (usage(client, names, kind) for kind in ("memory", "state"))
         row: dict[str, Any] = {
             "sources": args.sources,
@@ -210,6 +220,7 @@ def main() -> None:
             "worker_mib": round(grown / MIB),
             "worker_mib_without_sources": round(base / MIB),
             "worker_bytes_per_source": round((grown - base) / (held - before)),
+            "worker_bytes_per_further_source": round((grown - half[0]) / (held - half[1])),
             "redis_memory_bytes_per_source": round(memory),
             "redis_state_bytes_per_source": round(state),
             "redis_bytes_per_source": round(memory + state),

@@ -71,7 +71,8 @@ class Memory:
 
     Attributes:
         slot: of the engine.
-        count: inputs scored so far, the `n` of its newest score entry.
+        frames: frames scored so far.
+        events: events scored so far.
         late: stragglers and events too late for the window.
         tracker: saved tracker state; empty before the first frame.
         tracks: objects followed in the newest frame.
@@ -87,7 +88,6 @@ class Memory:
     """
 
     slot: int
-    count: int = 0
     frames: int = 0
     events: int = 0
     late: int = 0
@@ -104,6 +104,11 @@ class Memory:
     written: Written = field(default_factory=Written)
 
     @property
+    def count(self) -> int:
+        """Inputs scored so far, the `n` of its newest score entry."""
+        return self.frames + self.events
+
+    @property
     def shown(self) -> tuple[float, str]:
         """Level and phase of the newest score entry."""
         return self.level, self.phase
@@ -114,7 +119,6 @@ class Memory:
 
     def hear(self, inputs: int, added_ms: int, ts_ms: int, *, is_frame: bool) -> None:
         """Count inputs; the times are those of the newest."""
-        self.count += inputs
         self.heard_ms = max(self.heard_ms, added_ms)
         self.newest_ms = max(self.newest_ms, ts_ms)
         if is_frame:
@@ -175,10 +179,9 @@ class Memory:
             ValueError: it is damaged or of an unknown version.
         """
         _, counts, tracker, newest_frame, producers, shown, model, labels = _row(facts)
-        count, frames, events, late, tracks, heard_ms, newest_ms = counts
+        _, frames, events, late, tracks, heard_ms, newest_ms = counts
         return cls(
             slot,
-            count,
             frames,
             events,
             late,

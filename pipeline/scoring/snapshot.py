@@ -33,6 +33,7 @@ BANDS = ((0.8, "peak"), (0.6, "high"), (0.3, "moderate"))
 _UNKNOWN_AGE = 65535
 _COUNTS = [tuple((byte >> 2 * g & 3).bit_count() for g in range(4)) for byte in range(256)]
 """Channels in use of four nodes, by their eight bits."""
+_MEMBERS = [tuple(g for g in range(NODES) if mask >> g & 1) for mask in range(1 << NODES)]
 
 _Values = namedtuple("_Values", list(SNAPSHOT.names or ()))  # type: ignore[misc]
 
@@ -94,7 +95,7 @@ class Statics:
 
     def members(self, mask: int) -> list[str]:
         """Name the nodes of a mask."""
-        return [self.names[g] for g in range(NODES) if mask >> g & 1]
+        return [self.names[g] for g in _MEMBERS[mask]]
 
 
 def _known(assignment: Assignment, declared: int, displaced: int) -> Assignment:
@@ -135,7 +136,7 @@ def data_of(
     is_known = not math.isnan(s.integration)
     delta_ms = statics.bin_ms or parameters.delta_ms
     return {
-        "band": next((name for bound, name in BANDS if s.level >= bound), "low"),
+        "band": _band(s.level),
         "components": {
             "arousal": s.arousal,
             "differentiation": _known_number(s.differentiation),
@@ -167,6 +168,13 @@ def data_of(
     }
 
 
+def _band(level: float) -> str:
+    for bound, name in BANDS:
+        if level >= bound:
+            return name
+    return "low"
+
+
 def _trend(change: float) -> str:
     if abs(change) <= STEADY:
         return "steady"
@@ -182,12 +190,14 @@ def _channels(recent: list[float], statics: Statics) -> dict[str, float]:
 
 
 def _flags(s: Any) -> list[str]:
-    raised = (
-        ("learning", s.adaptation_rate > LEARNING),
-        ("degraded", s.confidence < DEGRADED),
-        ("adaptation_trigger", s.novelty > TRIGGER),
-    )
-    return [name for name, is_raised in raised if is_raised]
+    raised = []
+    if s.adaptation_rate > LEARNING:
+        raised.append("learning")
+    if s.confidence < DEGRADED:
+        raised.append("degraded")
+    if s.novelty > TRIGGER:
+        raised.append("adaptation_trigger")
+    return raised
 
 
 def _populations(s: Any, statics: Statics, parameters: Parameters) -> dict[str, Any]:
