@@ -20,7 +20,9 @@ MAX_VALUE = 1e30
 
 @dataclass(frozen=True, slots=True)
 class InputBatch:
-    """Inputs of many sources in arrival order.
+    """Inputs of many sources in arrival order; arrays are contiguous and writable.
+
+    For each other kind of array the kernel would be compiled once more, half a minute.
 
     Attributes:
         slot: int32 (n,), from `Engine.slot`.
@@ -31,7 +33,7 @@ class InputBatch:
         value: float32 (m,).
 
     Raises:
-        ValueError: a dtype or length differs, or a time is out of range.
+        ValueError: a dtype, length or flag differs, or a time is out of range.
     """
 
     slot: NDArray[np.int32]
@@ -54,9 +56,10 @@ class InputBatch:
         )
         for name, length, dtype in expected:
             array = getattr(self, name)
-            if array.shape != (length,) or array.dtype != dtype or not array.flags.c_contiguous:
+            is_plain = array.flags.c_contiguous and array.flags.writeable
+            if array.shape != (length,) or array.dtype != dtype or not is_plain:
                 raise ValueError(
-                    f"{name}: expected contiguous {np.dtype(dtype)} ({length},), "
+                    f"{name}: expected contiguous writable {np.dtype(dtype)} ({length},), "
                     f"got {array.dtype} {array.shape}"
                 )
         falls = self.start[1:] < self.start[:-1]

@@ -81,7 +81,7 @@ def replayed(journals: Iterable[tuple[int, bytes]]) -> InputBatch:
         all_rows["ts"].astype(np.int64),
         all_rows["kind"].astype(np.uint8),
         np.concatenate(([0], np.cumsum(all_rows["values"], dtype=np.int64))),
-        np.frombuffer(b"".join(codes), np.uint8),
+        np.frombuffer(bytearray().join(codes), np.uint8),  # writable
         np.frombuffer(b"".join(values), _VALUE).astype(np.float32),
     )
 

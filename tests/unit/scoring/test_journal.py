@@ -6,8 +6,9 @@ import numpy as np
 import pytest
 
 from pipeline.scoring import journal
-from pipeline.scoring.batch import EVENT, HEARTBEAT, TICK, InputBuilder
-from pipeline.scoring.engine import Engine
+from pipeline.scoring.batch import EVENT, HEARTBEAT, TICK, InputBuilder, one_tick
+from pipeline.scoring.engine import Engine, warm_up
+from pipeline.scoring.kernel import step
 
 T0 = 1_700_000_000_000
 
@@ -36,6 +37,22 @@ def test_a_replayed_engine_is_where_the_first_one_is() -> None:
 
     for name in names:
         assert again.save(again.slot(name)) == engine.save(engine.slot(name))
+
+
+def test_nothing_is_compiled_after_the_warm_up() -> None:
+    """Arrays that cannot be written to would be another signature, half a minute of a takeover."""
+    warm_up()
+    engine, inputs = Engine(), InputBuilder()
+    slot = engine.slot("a")
+    inputs.add(slot, T0, EVENT, *engine.encode_event(slot, {"x": 1.0}))
+    batch = inputs.build()
+    (made,) = journal.records(batch, np.array([0]), [0, 1])
+
+    engine.step(batch)
+    engine.replay([(slot, made + journal.tick(T0 + 30_000))])
+    engine.peek(one_tick(slot, T0 + 60_000))
+
+    assert len(step.signatures) == 1
 
 
 @pytest.mark.parametrize("cut", [1, 7, 20, -1])
