@@ -728,6 +728,13 @@ local function open_group(keys, i, name)
   return {name, word, lost}
 end
 
+-- keys: config. Writes the fields of a deployment's record that are not there, args: name, value
+-- and so on; in one step, so that nobody reads a part of it.
+local function make_record(keys, args)
+  for i = 1, #args, 2 do redis.call('HSETNX', keys[1], args[i], args[i + 1]) end
+  return {'OK'}
+end
+
 -- keys: frames, recordings, events, detections, ledger, owner, held. Makes the groups that are not
 -- there, where they were if they are known. Returns rows {stream, what, lost}; what: 'made' for the
 -- first time, 'group' deleted, 'stream' deleted: then whoever owns the partition is fenced.
@@ -816,6 +823,7 @@ register('renew', renew, DRAIN)
 register('release', release, DRAIN)
 register('watermark', watermark, {'no-writes'})
 register('score_commit', score_commit, DRAIN)
+register('make_record', make_record, {})
 register('make_groups', make_groups, DRAIN)
 register('survey', survey, {'no-writes'})
 register('dead_take', dead_take, {})

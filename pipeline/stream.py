@@ -11,6 +11,7 @@ import random
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Sequence
 from contextlib import asynccontextmanager
 from importlib.resources import files
+from itertools import chain
 from typing import Any, Literal, TypeVar
 from urllib.parse import urlsplit, urlunsplit
 
@@ -274,12 +275,10 @@ class Store:
     async def _check_config(self, *, create: bool) -> None:
         key, wanted = self.keys.config, self.keys.partitions
         record = {"partitions": str(wanted), "contract": str(CONTRACT)}
-        async with self.translating("read the deployment's record"):
-            recorded: Any = await self._client.hgetall(key)
-            if create and len(recorded) < len(record):  # a full Redis refuses a write in vain
-                for name, value in record.items():
-                    await self._client.hsetnx(key, name, value)
-                recorded = await self._client.hgetall(key)
+        recorded = await self._record()
+        if create and len(recorded) < len(record):  # a full Redis refuses a write in vain
+            await self.call("make_record", [key], *chain(*record.items()))
+            recorded = await self._record()
         if not recorded:
             raise DependencyError(f"{key} is not there: no worker has started with this prefix yet")
         if int(recorded[b"partitions"]) != wanted:
@@ -291,6 +290,12 @@ class Store:
             raise SettingsError(
                 f"{key} follows contract {recorded[b'contract'].decode()}, this is {CONTRACT}"
             )
+
+    async def _record(self) -> dict[bytes, bytes]:
+        async with self.translating("read the deployment's record"):
+            recorded: Any = await self._client.hgetall(self.keys.config)
+        found: dict[bytes, bytes] = recorded
+        return found
 
     async def _check_eviction(self) -> None:
         """Warn where Redis may throw away what nobody has read; not every user may ask."""

@@ -18,6 +18,7 @@ from pipeline.errors import DependencyError, EntryError, FullError, SettingsErro
 from pipeline.image_header import Format, probe
 from pipeline.partition import Keys
 from pipeline.settings import load_settings
+from pipeline.stream import Store
 from pipeline.wire import read_event, read_frame
 from tests.conftest import eventually
 
@@ -322,3 +323,22 @@ async def test_meta_is_packed(client: Client, redis: Redis) -> None:
 
     [(_, fields)] = await entries_of(redis, KEYS.of(7).events)
     assert msgpack.unpackb(fields[b"meta"]) == {"shift": "é", "n": [1, None]}
+
+
+async def test_a_deployment_is_there_whole_or_not_at_all(redis: Redis, redis_url: str) -> None:
+    """Whoever comes as the first worker makes it would take half a record for a foreign one."""
+    seen: list[int] = []
+
+    async def look(is_made: asyncio.Event) -> None:
+        while not is_made.is_set():
+            seen.append(len(await redis.hgetall(KEYS.config)))
+
+    for _ in range(20):
+        await redis.delete(KEYS.config)
+        is_made = asyncio.Event()
+        looking = asyncio.create_task(look(is_made))
+        async with Store.open(redis_url, KEYS):
+            is_made.set()
+        await looking
+
+    assert set(seen) <= {0, 2}
