@@ -17,7 +17,7 @@ from pipeline.wire import pack
 
 VERSION = 3
 AT_REST = (0.0, "dormant")
-"""Level and phase of a source that silence changes no more."""
+"""Level and phase of a source that silence changes no more, once its window is empty."""
 SEEN_MS = 3_600_000
 """A producer's numbers are remembered for an hour after its last one."""
 
@@ -203,13 +203,19 @@ def _read_publisher(name: str, row: list[Any]) -> Publisher:
     return Publisher(name, row[2], numbers.highest, numbers.seen)
 
 
-def is_at_rest(facts: bytes) -> bool:
-    """Tell of a source's `facts` whether silence changes it no more; False if they are damaged."""
+def is_at_rest(facts: bytes, faded_ms: int) -> bool:
+    """Tell of a source's `facts` whether silence changes it no more; False if they are damaged.
+
+    Args:
+        facts: as `Memory.facts` gives them.
+        faded_ms: the window of a source that was last heard before is empty.
+    """
     try:
-        level, phase = _row(facts)[5]
+        row = _row(facts)
     except ValueError:
         return False
-    return (level, phase) == AT_REST
+    heard_ms, (level, phase) = row[1][5], row[5]
+    return (level, phase) == AT_REST and heard_ms < faded_ms
 
 
 def _row(facts: bytes) -> list[Any]:

@@ -42,6 +42,8 @@ class Reorder:
                 group, None when none is. It must have been read before the detections were, and
                 these to their end; otherwise pass `0-0` for both: then only patience counts.
             now_ms: Redis's clock, or while a backlog is read the time of the newest entry read.
+
+        Whatever lets a frame go lets go the earlier ones of its source that wait as well.
         """
         floors = {stream: id_key(floor) for stream, floor in pending.items() if floor is not None}
         free = [
@@ -51,6 +53,21 @@ class Reorder:
             or detection.stream not in floors
             or id_key(detection.frame) < floors[detection.stream]
         ]
+        if not free:
+            return []
+        newest: dict[tuple[str, str], tuple[int, int]] = {}
+        for _, detection in free:
+            place, frame = _place(detection), id_key(detection.frame)
+            newest[place] = max(newest.get(place, frame), frame)
+        free = [
+            (entry_id, detection)
+            for entry_id, detection in self._waiting.items()
+            if id_key(detection.frame) <= newest.get(_place(detection), (-1, -1))
+        ]
         for entry_id, _ in free:
             del self._waiting[entry_id]
         return sorted(free, key=lambda waiting: id_key(waiting[1].frame))
+
+
+def _place(detection: DetectionEntry) -> tuple[str, str]:
+    return detection.envelope.source, detection.stream

@@ -15,7 +15,6 @@ from pipeline.consumer import consume
 from pipeline.errors import EntryError, Reason
 from pipeline.event_reader import EventReader
 from pipeline.health import Health
-from pipeline.memory import is_at_rest
 from pipeline.ownership import Cursor, OwnedPartition, Ownership, Page, ScoreCommit
 from pipeline.reorder import Reorder
 from pipeline.score_inputs import Input, Inputs
@@ -95,6 +94,7 @@ class PartitionFeed:
 
     async def start(self) -> None:
         """Recall every source that is not at rest, and the detections that were held back."""
+        now_ms = await self._ownership.store.now_ms()
         found = await self._ownership.fetch_held(self._owned)
         held = set(self._owned.held)
         self._gone = len(held) - sum(raw[0] in held for raw in found)
@@ -109,7 +109,7 @@ class PartitionFeed:
             moving = [
                 name
                 for name, one in zip(some, facts, strict=True)
-                if one is not None and not is_at_rest(one)
+                if one is not None and self._scorer.is_moving(name, one, now_ms)
             ]
             await self._recall(moving)
 

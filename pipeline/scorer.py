@@ -9,7 +9,7 @@ from operator import itemgetter
 
 from pipeline.errors import EntryError
 from pipeline.log import get_logger
-from pipeline.memory import AT_REST, Memory, Remembered, Written
+from pipeline.memory import AT_REST, Memory, Remembered, Written, is_at_rest
 from pipeline.ownership import SourceWrite
 from pipeline.score_entries import (
     EVENT,
@@ -106,15 +106,19 @@ class PartitionScorer:
     def _restore(self, source: str, kept: Remembered) -> list[tuple[int, bytes]]:
         """Restore a source up to its journal, which is given back.
 
-        What is remembered of it and its tracks outlive a state that cannot be continued.
+        What is remembered of it outlives tracks and a state that cannot be continued.
 
         Raises:
-            ValueError: they are damaged.
+            ValueError: it is damaged.
         """
         memory = Memory.of(self._engine.slot(source), kept.facts)
-        if memory.tracker:
-            self._frames.restore(source, memory.tracker)
         self._memories[source] = memory
+        try:
+            if memory.tracker:
+                self._frames.restore(source, memory.tracker)
+        except ValueError as error:
+            get_logger().error("tracks_unreadable", source=source, error=str(error))
+            memory.tracker = b""
         try:
             replayed([(0, kept.journal)])  # a damaged one raises before anything is taken over
             memory.slot = self._engine.restore(source, kept.state)
@@ -288,11 +292,18 @@ class PartitionScorer:
             silent_ms = now_ms - memory.heard_ms
             if silent_ms < SILENT_MS:
                 continue
-            if memory.shown != AT_REST:
+            if memory.shown != AT_REST or silent_ms < self._fades_ms(source):
                 silent.append(source)
             elif silent_ms > COLD_MS:
                 self._forget(source)
         return silent
+
+    def _fades_ms(self, source: str) -> int:
+        return self._engine.fades_ms(source) + TICK_GRACE_MS
+
+    def is_moving(self, source: str, facts: bytes, now_ms: int) -> bool:
+        """Tell of a source that is not in memory whether silence still changes it."""
+        return not is_at_rest(facts, now_ms - self._fades_ms(source))
 
     def _forget(self, source: str) -> None:
         self._engine.forget(source)

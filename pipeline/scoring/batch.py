@@ -22,7 +22,7 @@ MAX_VALUE = 1e30
 class InputBatch:
     """Inputs of many sources in arrival order; arrays are contiguous and writable.
 
-    For each other kind of array the kernel would be compiled once more, half a minute.
+    For each other kind of array the kernel would be compiled once more, for seconds.
 
     Attributes:
         slot: int32 (n,), from `Engine.slot`.

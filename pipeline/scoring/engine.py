@@ -260,6 +260,17 @@ class Engine:
         row = self._rows[slot]
         return int(row["ts"]) if row["started"] else None
 
+    def fades_ms(self, source: str) -> int:
+        """Give how long after its last input a source's window is empty, ms.
+
+        Before that silence may raise a level too, as the first windows are evaluated in it.
+        """
+        slot = self._slots.get(source)
+        fixed = self._maps.of(source) if slot is None else self._assignments[slot].fixed
+        delta_ms = (fixed.bin_ms if fixed else None) or self.parameters.delta_ms
+        bins = WINDOW + 2 * self.parameters.hop_bins + self.parameters.stale_bins(delta_ms)
+        return bins * delta_ms
+
     def bin_start(self, slot: int, ts_ms: int) -> int:
         """Give the time at which the source's bin that holds a time begins, Unix ms."""
         phase, delta = int(self._rows[slot]["phase_ms"]), int(self._rows[slot]["delta_ms"])

@@ -11,6 +11,7 @@ from pipeline.wire import Envelope
 from pipeline.wire_results import DetectionEntry
 
 NOTHING_PENDING = {"frames": None, "recordings": None}
+STUCK = {"frames": b"0-0", "recordings": None}
 
 
 def detection(frame_ms: int, done_ms: int, stream: str = "frames") -> tuple[bytes, DetectionEntry]:
@@ -44,6 +45,34 @@ def test_patience_ends() -> None:
 
     assert reorder.release({"frames": b"10-0", "recordings": None}, 2099) == []
     assert frames(reorder.release({"frames": b"10-0", "recordings": None}, 2100)) == [b"20-0"]
+
+
+def test_no_frame_leaves_before_an_earlier_one_that_is_there() -> None:
+    """Frame 30 has waited for long enough, frame 20, which was done after it, has not."""
+    reorder = Reorder(2000)
+    reorder.add([detection(30, 100), detection(20, 110), detection(40, 120)])
+
+    released = reorder.release({"frames": b"10-0", "recordings": None}, 2105)
+
+    assert frames(released) == [b"20-0", b"30-0"]
+    assert reorder.ids == [b"120-0"]
+
+
+@given(st.permutations(range(1, 12)), st.lists(st.integers(1, 60), min_size=11, max_size=11))
+def test_whatever_patience_does(order: list[int], pauses: list[int]) -> None:
+    """Of what was added before a call, nothing comes out after a later frame of its source."""
+    reorder, now_ms, out, late = Reorder(100), 1000, list[int](), set[int]()
+    for frame, pause_ms in zip(order, pauses, strict=True):
+        now_ms += pause_ms
+        reorder.add([detection(frame, now_ms)])
+        if out and frame < max(out):
+            late.add(frame)
+        out += [int(each[:-2]) for each in frames(reorder.release(STUCK, now_ms))]
+    out += [int(each[:-2]) for each in frames(reorder.release(NOTHING_PENDING, now_ms))]
+
+    in_time = [frame for frame in out if frame not in late]
+    assert in_time == sorted(in_time)
+    assert sorted(out) == sorted(order)
 
 
 def test_streams_do_not_hold_each_other() -> None:

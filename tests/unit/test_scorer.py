@@ -362,12 +362,59 @@ def test_who_is_at_rest_need_not_be_recalled() -> None:
     """`facts` tell whether silence still changes a source; what cannot be read is not at rest."""
     scorer, kept = scorer_of(), dict[str, dict[str, bytes]](s={})
     remember(kept, score(scorer, event(0)))
-    assert is_at_rest(kept["s"]["facts"])
+    assert is_at_rest(kept["s"]["facts"], T0 + 1)
+    assert not is_at_rest(kept["s"]["facts"], T0)
     scorer._memories["s"].show(0.2, "awakening")
 
-    assert not is_at_rest(scorer._memories["s"].facts())
-    assert not is_at_rest(b"\xc1")
-    assert not is_at_rest(b"")
+    assert not is_at_rest(scorer._memories["s"].facts(), T0 + 1)
+    assert not is_at_rest(b"\xc1", T0 + 1)
+    assert not is_at_rest(b"", T0 + 1)
+
+
+def test_a_level_that_silence_raises_is_shown() -> None:
+    """34 bins are too few for a level when they come, and enough at the next evaluation."""
+    rng, drive, inputs = np.random.default_rng(3), np.zeros(4), []
+    for k in range(34):
+        drive = 0.9 * np.roll(drive, 1) + 0.44 * rng.standard_normal(4)
+        inputs.append(event(250 * k, {f"c{j}": float(abs(x)) for j, x in enumerate(drive)}))
+    scorer, kept = scorer_of(), dict[str, dict[str, bytes]](s={})
+    rows = fields_of(score(scorer, *inputs))
+    scorer_kept = scorer._memories["s"]
+    assert (float(rows[-1]["level"]), rows[-1]["phase"]) == AT_REST
+
+    last_ms = T0 + 33 * 250
+    assert scorer.is_moving("s", scorer_kept.facts(), last_ms + 20_000)
+    assert not scorer.is_moving("s", scorer_kept.facts(), last_ms + 30_000)
+    ticks: list[dict[str, Any]] = []
+    for second in range(2, 40):
+        result = scorer.tick(last_ms + 1000 * second)
+        ticks += fields_of(result)
+        remember(kept, result)
+
+    assert max(float(tick["level"]) for tick in ticks) > 0.1
+    assert (float(ticks[-1]["level"]), ticks[-1]["phase"]) == AT_REST
+    assert scorer.tick(last_ms + 60_000).evaluations == 0
+
+
+def test_what_is_remembered_outlives_unreadable_tracks() -> None:
+    """Numbers and counts stay, the score goes on to the bit, and new tracks have new ids."""
+    scorer, kept = scorer_of(), dict[str, dict[str, bytes]](s={})
+    inputs = [frame(100 * k) for k in range(5)]
+    inputs += [event(600 + 250 * k, producer="p", seq=k) for k in range(5)]
+    remember(kept, score(scorer, *inputs))
+    facts = msgpack.unpackb(kept["s"]["facts"], strict_map_key=False)
+    facts[2] = bytes([99]) + facts[2][1:]
+    kept["s"]["facts"] = msgpack.packb(facts)
+
+    other = moved(kept)
+    result = score(other, event(2000, producer="p", seq=4), event(2100, producer="p", seq=5))
+
+    assert result.ledger()["events_dropped_duplicate"] == 1
+    assert [row["n"] for row in fields_of(result)] == [11]
+    score(scorer, event(2000, producer="p", seq=4), event(2100, producer="p", seq=5))
+    assert state_of(other, "s")[0] == state_of(scorer, "s")[0]
+    fresh = [fields_of(score(other, frame(3000 + 100 * k)))[0] for k in range(3)][-1]
+    assert fresh["data"]["tracks"][0]["id"] > T0 + 2000
 
 
 def test_a_frame_far_behind_in_time_is_late() -> None:

@@ -40,7 +40,7 @@ def test_a_replayed_engine_is_where_the_first_one_is() -> None:
 
 
 def test_nothing_is_compiled_after_the_warm_up() -> None:
-    """Arrays that cannot be written to would be another signature, half a minute of a takeover."""
+    """Arrays that cannot be written to are another signature, compiled at the first takeover."""
     warm_up()
     engine, inputs = Engine(), InputBuilder()
     slot = engine.slot("a")
