@@ -729,10 +729,11 @@ local function open_group(keys, i, name)
 end
 
 -- keys: config. Writes the fields of a deployment's record that are not there, args: name, value
--- and so on; in one step, so that nobody reads a part of it.
+-- and so on; in one step, so that nobody reads a part of it. Returns how many it has written.
 local function make_record(keys, args)
-  for i = 1, #args, 2 do redis.call('HSETNX', keys[1], args[i], args[i + 1]) end
-  return {'OK'}
+  local made = 0
+  for i = 1, #args, 2 do made = made + redis.call('HSETNX', keys[1], args[i], args[i + 1]) end
+  return made
 end
 
 -- keys: frames, recordings, events, detections, ledger, owner, held. Makes the groups that are not

@@ -38,7 +38,7 @@ TICK_GRACE_MS = 500
 SHOWN_STEP = 0.05
 """A tick is shown when the level has moved so far (CONTRACT 4)."""
 COLD_MS = 300_000
-"""A source at rest and silent for longer leaves the memory until its next input."""
+"""A source at rest and silent for longer leaves the memory until its next input, at the latest."""
 TICKED_AT_ONCE = 16
 _MOST_SHOWN = 256
 """Evaluations kept ready to be written, 1.7 KB each; one lasts until the next of its source."""
@@ -72,10 +72,19 @@ class Result:
 
 
 class PartitionScorer:
-    """Scores the sources of one partition, in the order in which their inputs are given."""
+    """Scores the sources of one partition, in the order in which their inputs are given.
 
-    def __init__(self, engine: Engine) -> None:
+    A source at rest leaves the memory before what is kept of it elsewhere expires: whether it goes
+    on or begins anew is then the same with every owner.
+
+    Attributes:
+        engine: scores; nobody else steps it.
+        kept_ms: what is remembered of a source outlives its last input so long.
+    """
+
+    def __init__(self, engine: Engine, kept_ms: int = 86_400_000) -> None:
         self._engine = engine
+        self._cold_ms = min(COLD_MS, kept_ms // 2)
         self._memories: dict[str, Memory] = {}
         self._frames = FrameTracker()
         self._shown: dict[str, Evaluation] = {}
@@ -294,7 +303,7 @@ class PartitionScorer:
                 continue
             if memory.shown != AT_REST or silent_ms < self._fades_ms(source):
                 silent.append(source)
-            elif silent_ms > COLD_MS:
+            elif silent_ms > self._cold_ms:
                 self._forget(source)
         return silent
 

@@ -277,7 +277,8 @@ class Store:
         record = {"partitions": str(wanted), "contract": str(CONTRACT)}
         recorded = await self._record()
         if create and len(recorded) < len(record):  # a full Redis refuses a write in vain
-            await self.call("make_record", [key], *chain(*record.items()))
+            if await self.call("make_record", [key], *chain(*record.items())):
+                get_logger().info("deployment_made", record=key, **record)
             recorded = await self._record()
         if not recorded:
             raise DependencyError(f"{key} is not there: no worker has started with this prefix yet")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import asyncio
 import gc
+import math
 import secrets
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -28,6 +29,8 @@ from workers.heap import give_back_large_blocks
 from workers.runner import Context, run_worker
 
 AWAY_MS = 5000
+MARGIN_S = 10
+"""What is kept of a source outlives its window by so much."""
 LOADED_S = 4.0
 """Kernels that take longer are compiled, most likely: from the cache it is one or two."""
 
@@ -91,15 +94,31 @@ def read_maps(path: Path | None) -> ChannelMaps:
     return ChannelMaps.parse(text, f"channel map file {path}")
 
 
+def check_ttl(parameters: Parameters, maps: ChannelMaps, ttl_s: int) -> None:
+    """Check that no source is forgotten while silence still changes its level.
+
+    Raises:
+        SettingsError: the widest bins make a window that lasts longer.
+    """
+    widest_ms = max([parameters.delta_ms, *(each.bin_ms or 0 for each in maps.maps)])
+    least_s = math.ceil(parameters.fades_ms(widest_ms) / 1e3) + MARGIN_S
+    if ttl_s < least_s:
+        raise SettingsError(
+            f"PERCIPIO_STATE_TTL_S={ttl_s}: a window of bins of {widest_ms} ms empties later; "
+            f"at least {least_s}, or narrower bins"
+        )
+
+
 async def _own(context: Context, ownership: Ownership) -> None:
-    mine = context.settings.score
+    mine, ttl_s = context.settings.score, context.settings.streams.state_ttl_s
     maps = read_maps(mine.channel_map)
     parameters = parameters_of(mine)
+    check_ttl(parameters, maps, ttl_s)
     limits = ScoreLimits(inputs=mine.batch, patience_ms=mine.reorder_ms)
     with ThreadPoolExecutor(1, thread_name_prefix="score") as thread:
 
         async def serve(owned: OwnedPartition, stop: asyncio.Event) -> None:
-            scorer = PartitionScorer(Engine(parameters, maps))
+            scorer = PartitionScorer(Engine(parameters, maps), ttl_s * 1000)
             feed = PartitionFeed(ownership, owned, scorer, limits)
             work = PartitionWork(scorer, thread)
             await serve_partition(feed, work, stop, context.health)

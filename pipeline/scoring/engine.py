@@ -261,15 +261,11 @@ class Engine:
         return int(row["ts"]) if row["started"] else None
 
     def fades_ms(self, source: str) -> int:
-        """Give how long after its last input a source's window is empty, ms.
-
-        Before that silence may raise a level too, as the first windows are evaluated in it.
-        """
+        """Give how long after its last input a source's window is empty."""
         slot = self._slots.get(source)
         fixed = self._maps.of(source) if slot is None else self._assignments[slot].fixed
-        delta_ms = (fixed.bin_ms if fixed else None) or self.parameters.delta_ms
-        bins = WINDOW + 2 * self.parameters.hop_bins + self.parameters.stale_bins(delta_ms)
-        return bins * delta_ms
+        bin_ms = fixed.bin_ms if fixed else None
+        return self.parameters.fades_ms(bin_ms or self.parameters.delta_ms)
 
     def bin_start(self, slot: int, ts_ms: int) -> int:
         """Give the time at which the source's bin that holds a time begins, Unix ms."""

@@ -145,6 +145,13 @@ class Parameters:
         """Give `stale_after_ms` in whole bins of a width, at least one and at most four windows."""
         return min(max(self.stale_after_ms // delta_ms, 1), 4 * WINDOW)
 
+    def fades_ms(self, delta_ms: int) -> int:
+        """Give how long after its last input a source's window is empty, for a width of bins.
+
+        Before that silence may raise a level too, as the first windows are evaluated in it.
+        """
+        return (WINDOW + 2 * self.hop_bins + self.stale_bins(delta_ms)) * delta_ms
+
     @property
     def period_ms(self) -> int:
         """Length of the window, the range of a source's phase."""

@@ -160,8 +160,9 @@ def test_everything_is_flushed(trial: Trial, server: Server, table: Table) -> No
     publisher = trial.publish_and_keep(load)
     trial.wait_until(lambda: sum(publisher.sent.values()) > load.total / 2)
     with server.connect() as client:
-        # one that starts only then makes a deployment where it finds none, and need not say so
+        # one that starts only then makes a deployment where it finds none, and knew of no other
         trial.wait_until(lambda: len(_detect_workers(client)) == 2)
+        trial.wait_until(lambda: client.zcard(trial.keys.workers) == 2)
         client.flushall()
     flushed_s = time.monotonic()
     trial.wait_until(lambda: len(trial.owners()) == PARTITIONS and all(trial.owners()))
@@ -174,6 +175,7 @@ def test_everything_is_flushed(trial: Trial, server: Server, table: Table) -> No
     assert verdict.is_clean, verdict
     words = trial.words()
     assert "deployment_gone" in words
+    assert words.count("deployment_made") == 2
     assert sum(words.count(w) for w in ("dependency_down", "commit_delayed")) < 50
 
 

@@ -7,8 +7,9 @@ from pathlib import Path
 import pytest
 
 from pipeline.errors import SettingsError
+from pipeline.scoring.channels import ChannelMap, ChannelMaps
 from pipeline.settings import load_settings
-from workers.score import parameters_of, read_maps
+from workers.score import check_ttl, parameters_of, read_maps
 
 
 @pytest.mark.parametrize("bin_ms", [10, 19, 250, 5001, 60_000])
@@ -20,6 +21,19 @@ def test_any_bin_and_hop_that_is_taken_works(bin_ms: int, hop: int) -> None:
 
     assert (found.delta_ms, found.hop_bins) == (bin_ms, hop)
     assert found.stale_after_ms >= bin_ms
+
+
+def test_a_window_does_not_outlive_what_is_kept() -> None:
+    """64 + 8 + 20 bins of a quarter second, or of a minute by a map, and ten seconds."""
+    parameters = parameters_of(load_settings({}).score)
+    wide = ChannelMaps((ChannelMap("s-*", {}, {}, 60_000),))
+
+    check_ttl(parameters, ChannelMaps(), 60)
+    with pytest.raises(SettingsError, match=r"STATE_TTL_S=32: .* 250 ms .* at least 33"):
+        check_ttl(parameters, ChannelMaps(), 32)
+    with pytest.raises(SettingsError, match=r"bins of 60000 ms .* at least 4390"):
+        check_ttl(parameters, wide, 300)
+    check_ttl(parameters, wide, 4390)
 
 
 def test_the_channel_map_file_is_read(tmp_path: Path) -> None:

@@ -267,6 +267,19 @@ def test_a_source_whose_every_input_is_refused_leaves_the_memory() -> None:
     assert len(scorer) == 0
 
 
+def test_a_source_leaves_before_what_is_kept_of_it_expires() -> None:
+    """Its next input then finds what Redis has, as it would with another owner."""
+    scorer = PartitionScorer(Engine(), kept_ms=60_000)
+    scorer.learn({"s": None})
+    score(scorer, event(0))
+    for second in range(1, 31):
+        scorer.tick(T0 + 1000 * second)
+    assert not scorer.unknown(["s"])
+
+    scorer.tick(T0 + 31_000)
+    assert scorer.unknown(["s"]) == ["s"]
+
+
 def test_the_state_says_why_a_level_is_low() -> None:
     """One channel scores 0, and a window takes 64 bins; once neither holds nothing is said."""
     scorer = scorer_of("s", "t", "u")
