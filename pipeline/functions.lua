@@ -535,13 +535,20 @@ local function release(keys, args)
   return {'OK'}
 end
 
--- keys: frames, recordings. Returns the time in ms and of each the smallest pending id, '' when
--- nothing is pending.
+-- The id after the last one that was delivered, '' where that was the last one added.
+local function first_unread(stream)
+  if redis.call('XLEN', stream) == 0 then return '' end
+  local group = group_of(stream, INPUT_GROUP)
+  return group['lag'] == 0 and '' or after(group['last-delivered-id'])
+end
+
+-- keys: frames, recordings. Returns the time in ms and of each an id that no frame is before that
+-- detection has still to finish, '' when there is none.
 local function watermark(keys)
   local marks = {whole(now_ms())}
   for i, stream in ipairs(keys) do
     local summary = redis.call('XPENDING', stream, INPUT_GROUP)
-    marks[i + 1] = summary[1] > 0 and summary[2] or ''
+    marks[i + 1] = summary[1] > 0 and summary[2] or first_unread(stream)
   end
   return marks
 end

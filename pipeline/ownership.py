@@ -60,7 +60,8 @@ class Page:
         events: entries after the cursor, oldest first.
         detections: the same of the detections stream.
         is_end: detections were read to their end.
-        pending: of frames and recordings the smallest pending id, None when nothing is pending.
+        pending: of frames and recordings an id that no frame is before that is still to be
+            detected, None when there is none.
         now_ms: Redis's clock, read before the streams.
     """
 
@@ -366,7 +367,7 @@ def _page(marks: Sequence[bytes], found: Sequence[list[Raw]], counts: tuple[int,
     return Page(
         events if counts[0] else [],
         detections if counts[1] else [],
-        0 < len(detections) < counts[1] or not detections,
+        len(detections) < counts[1],
         {"frames": marks[1] or None, "recordings": marks[2] or None},
         int(marks[0]),
     )

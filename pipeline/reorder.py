@@ -15,7 +15,7 @@ class Reorder:
     """Detections of one partition that wait until no earlier frame of their source can come.
 
     Pure: the caller brings the clock. An earlier frame can come as long as one with a smaller id
-    is pending in the detect group; `patience_ms` bounds the wait.
+    is to be detected; `patience_ms` bounds the wait.
     """
 
     def __init__(self, patience_ms: int) -> None:
@@ -30,6 +30,11 @@ class Reorder:
         """Ids of the detections entries that wait, oldest first."""
         return sorted(self._waiting, key=id_key)
 
+    def oldest_ms(self, stream: str) -> int | None:
+        """Give when the oldest frame of a stream that waits was added, None when none waits."""
+        frames = [d.frame for d in self._waiting.values() if d.stream == stream]
+        return min(map(id_ms, frames), default=None)
+
     def add(self, waiting: Iterable[Waiting]) -> None:
         """Hold detections back until `release` lets them go."""
         self._waiting.update(waiting)
@@ -38,9 +43,10 @@ class Reorder:
         """Let go what needs to wait no longer, in frame order.
 
         Args:
-            pending: of `frames` and `recordings` the smallest id that is pending in the detect
-                group, None when none is. It must have been read before the detections were, and
-                these to their end; otherwise pass `0-0` for both: then only patience counts.
+            pending: of `frames` and `recordings` an id that no frame is before that is still to
+                be detected, None when there is none. It must have been read before the detections
+                were, and these to their end; otherwise pass `0-0` for both: then only patience
+                counts.
             now_ms: Redis's clock, or while a backlog is read the time of the newest entry read.
 
         Whatever lets a frame go lets go the earlier ones of its source that wait as well.

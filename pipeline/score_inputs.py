@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
 from pipeline.errors import EntryError, Reason
-from pipeline.wire import Envelope, EventEntry, source_of
+from pipeline.wire import Envelope, EventEntry, id_ms, source_of
 from pipeline.wire_results import DetectionEntry
 
 Parsed = EventEntry | DetectionEntry | EntryError
@@ -50,7 +50,7 @@ class Inputs:
         entry_id: in its stream.
         fields: as read.
         source: empty where an entry is bad.
-        added_ms: Redis's clock when the entry was added.
+        added_ms: Redis's clock when the event or the frame was added.
         ts_ms: time of the input.
         values: of an event, empty for a heartbeat; of anything else empty.
         producer: the publisher's run, None when it numbers nothing.
@@ -105,23 +105,25 @@ class Inputs:
         value, index = one.value, len(self)
         if isinstance(value, EntryError):
             self.bad[index] = one
-            self._append(one, Envelope(one.entry_id, 0, "", 0), NOTHING)
+            self._append(one, Envelope(one.entry_id, 0, "", 0), 0, NOTHING)
             return
         head = value.envelope
         self.sources[head.source] = None
         if isinstance(value, DetectionEntry):
             self.frames[index] = value
-            self._append(one, head, NOTHING)
+            self._append(one, head, id_ms(value.frame), NOTHING)
             return
         if head.meta is not None or head.traceparent is not None:
             self.echoes[index] = head
-        self._append(one, head, value.values)
+        self._append(one, head, head.added_ms, value.values)
 
-    def _append(self, one: Input, head: Envelope, values: Mapping[str, float]) -> None:
+    def _append(
+        self, one: Input, head: Envelope, added_ms: int, values: Mapping[str, float]
+    ) -> None:
         self.entry_id.append(one.entry_id)
         self.fields.append(one.fields)
         self.source.append(head.source)
-        self.added_ms.append(head.added_ms)
+        self.added_ms.append(added_ms)
         self.ts_ms.append(head.ts_ms)
         self.values.append(values)
         self.producer.append(head.producer)

@@ -90,6 +90,7 @@ class PartitionFeed:
         self._read = replace(owned.detections)
         self._events_end = owned.events.last_id
         self._tick_s = self._audit_s = monotonic()
+        scorer.reached_ms = dict.fromkeys(UNKNOWN, 0)
         self._sources = metrics.SOURCES.labels(str(owned.number))
 
     async def start(self) -> None:
@@ -149,11 +150,28 @@ class PartitionFeed:
         """
         waiting = [*(raw[0] for raw in islice(self._events, 1)), *self._raw]
         now_ms = min([page.now_ms, *map(id_ms, waiting)])
+        if page.is_end:
+            self._scorer.reached_ms = {name: self._reached_ms(name, page) for name in UNKNOWN}
         if read_s - self._tick_s >= TICK_S:
             self._tick_s = read_s
             self._sources.set(len(self._scorer))
             self._scorer.look_for_silence(now_ms)
         return now_ms
+
+    def _reached_ms(self, stream: str, page: Page) -> int:
+        """Give up to when everything that was added to a stream of frames has been scored.
+
+        Live frames that take longer than the patience are no longer waited for.
+        """
+        floor = page.pending[stream]
+        ready = [one.value for one in self._ready if isinstance(one.value, DetectionEntry)]
+        times_ms = [id_ms(each.frame) for each in ready if each.stream == stream]
+        times_ms += [] if floor is None else [id_ms(floor)]
+        times_ms += [] if (oldest := self._reorder.oldest_ms(stream)) is None else [oldest]
+        reached_ms = min(times_ms, default=page.now_ms)
+        if stream == "frames":
+            return max(reached_ms, page.now_ms - self._limits.patience_ms)
+        return reached_ms
 
     def _next_page(self) -> tuple[tuple[bytes, bytes], tuple[int, int]]:
         """Give behind which ids to read on, and how much."""

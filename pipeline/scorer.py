@@ -29,6 +29,7 @@ from pipeline.scoring import batch as columns
 from pipeline.scoring.engine import Engine
 from pipeline.scoring.journal import replayed, tick
 from pipeline.scoring.parameters import PHASES
+from pipeline.wire import id_ms
 from pipeline.wire_results import DetectionEntry, dead_fields
 
 SILENT_MS = 1000
@@ -79,6 +80,8 @@ class PartitionScorer:
 
     Attributes:
         engine: scores; nobody else steps it.
+        reached_ms: of `frames` and `recordings` the time up to which all that was added is scored;
+            now, where one is not named.
         kept_ms: what is remembered of a source outlives its last input so long.
     """
 
@@ -89,6 +92,7 @@ class PartitionScorer:
         self._frames = FrameTracker()
         self._shown: dict[str, Evaluation] = {}
         self._due: list[str] = []
+        self.reached_ms: Mapping[str, int] = {}
 
     def __len__(self) -> int:
         return len(self._memories)
@@ -274,9 +278,10 @@ class PartitionScorer:
         result, call, ticked = Result(), Call(Inputs()), list[tuple[str, Memory, int]]()
         for source in names:
             memory = self._memories.get(source)
-            if memory is None or now_ms - memory.heard_ms < SILENT_MS:
+            silent_ms = 0 if memory is None else self._silent_ms(source, memory, now_ms)
+            if memory is None or silent_ms < SILENT_MS:
                 continue
-            at_ms = memory.newest_ms + now_ms - memory.heard_ms - TICK_GRACE_MS
+            at_ms = memory.newest_ms + silent_ms - TICK_GRACE_MS
             call.builder.add(memory.slot, at_ms, columns.TICK)
             ticked.append((source, memory, at_ms))
         stepped = self._engine.peek(call.builder.build())
@@ -298,7 +303,7 @@ class PartitionScorer:
         silent = []
         for source, memory in list(self._memories.items()):
             memory.heard_ms = memory.heard_ms or now_ms  # nothing of it has been scored yet
-            silent_ms = now_ms - memory.heard_ms
+            silent_ms = self._silent_ms(source, memory, now_ms)
             if silent_ms < SILENT_MS:
                 continue
             if memory.shown != AT_REST or silent_ms < self._fades_ms(source):
@@ -306,6 +311,18 @@ class PartitionScorer:
             elif silent_ms > self._cold_ms:
                 self._forget(source)
         return silent
+
+    def _silent_ms(self, source: str, memory: Memory, now_ms: int) -> int:
+        """Give how long a source has been silent.
+
+        Frames that are still to be detected are no silence: where a source has lately sent some,
+        time passes as far as their stream has been worked off.
+        """
+        for stream, newest in memory.newest_frame.items():
+            reached_ms = self.reached_ms.get(stream, now_ms)
+            if reached_ms < id_ms(newest) + self._fades_ms(source):
+                now_ms = min(now_ms, reached_ms)
+        return now_ms - memory.heard_ms
 
     def _fades_ms(self, source: str) -> int:
         return self._engine.fades_ms(source) + TICK_GRACE_MS

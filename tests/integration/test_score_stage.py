@@ -60,6 +60,17 @@ async def test_a_source_that_left_the_memory_leaves_the_reader(
         assert list(feed._reader.sources) == ["here"]
 
 
+async def send_coupled_events(redis: Any, source: str) -> int:
+    """Send 40 s of them, which make a level, up to now; gives now."""
+    rng, drive, began_ms = np.random.default_rng(3), np.zeros(4), int(1000 * time.time())
+    for k in range(-160, 0):
+        drive = 0.9 * np.roll(drive, 1) + 0.44 * rng.standard_normal(4)
+        values = {f"c{j}": float(x) for j, x in enumerate(rng.poisson(np.exp(1 + drive)))}
+        fields = {"source": source, "values": msgpack.packb(values)}
+        await redis.xadd(KEYS.of(0).events, fields | {"ts": began_ms + 250 * k})
+    return began_ms
+
+
 async def test_silence_shows_beside_a_source_that_never_rests(store: Store, redis: Any) -> None:
     """While inputs always wait, ticks take turns with them, and a source that fell silent ages."""
     ownership = Ownership(store, "a", 60_000, InputLimits())
@@ -68,12 +79,7 @@ async def test_silence_shows_beside_a_source_that_never_rests(store: Store, redi
     scorer, stop = PartitionScorer(Engine()), asyncio.Event()
     feed = PartitionFeed(ownership, owned, scorer, ScoreLimits())
     await feed.start()
-    rng, drive, began_ms = np.random.default_rng(3), np.zeros(4), int(1000 * time.time())
-    for k in range(-160, 0):
-        drive = 0.9 * np.roll(drive, 1) + 0.44 * rng.standard_normal(4)
-        values = {f"c{j}": float(x) for j, x in enumerate(rng.poisson(np.exp(1 + drive)))}
-        fields = {"source": "fell-silent", "values": msgpack.packb(values)}
-        await redis.xadd(KEYS.of(0).events, fields | {"ts": began_ms + 250 * k})
+    began_ms = await send_coupled_events(redis, "fell-silent")
     shown, sent = 0, 0
     with ThreadPoolExecutor(1) as thread:
         work = PartitionWork(scorer, thread)
@@ -90,3 +96,68 @@ async def test_silence_shows_beside_a_source_that_never_rests(store: Store, redi
     assert [entry[b"kind"] for entry in mine[-2:]] == [b"event", b"tick"]
     assert float(mine[-1][b"level"]) != float(mine[-2][b"level"])
     assert int(await redis.hget(KEYS.of(0).ledger, "events_scored")) >= 160 + sent - 2
+
+
+def detected(frame: bytes, began_ms: int) -> dict[str, Any]:
+    """Give what a detect worker writes of a recorded picture with nothing on it."""
+    data = msgpack.packb({"model": "m@0", "width": 64, "height": 48, "objects": []})
+    return {
+        "v": 1,
+        "source": "s",
+        "ts": began_ms,
+        "frame": frame,
+        "stream": "recordings",
+        "data": data,
+    }
+
+
+@pytest.mark.parametrize("is_delivered", [True, False])
+async def test_a_frame_that_is_still_to_be_detected_is_no_silence(
+    store: Store, redis: Any, *, is_delivered: bool
+) -> None:
+    """However long detection takes; when the frame is there, time passes again."""
+    keys = KEYS.of(0)
+    ownership = Ownership(store, "a", 60_000, InputLimits())
+    owned = await ownership.acquire(0, 512)
+    assert owned is not None
+    scorer, stop = PartitionScorer(Engine()), asyncio.Event()
+    feed = PartitionFeed(ownership, owned, scorer, ScoreLimits())
+    await feed.start()
+    began_ms = await send_coupled_events(redis, "s")
+    first, second = [await redis.xadd(keys.recordings, {"source": "s"}) for _ in "12"]
+    group = ("detect", "d", {keys.recordings: ">"})
+    await redis.xreadgroup(*group, count=2 if is_delivered else 1)
+    await redis.xadd(keys.detections, detected(first, began_ms))
+    await redis.xack(keys.recordings, "detect", first)
+
+    with ThreadPoolExecutor(1) as thread:
+        work = PartitionWork(scorer, thread)
+
+        async def serve(until_ms: int) -> list[bytes]:
+            kinds: list[bytes] = []
+            while b"tick" not in kinds and time.time() * 1000 < until_ms:
+                if (batch := await feed.next_batch(stop)) is not None:
+                    await feed.commit(await work.handle(batch))
+                kinds = [entry[b"kind"] for _, entry in await redis.xrange(keys.scores)]
+            return kinds
+
+        assert b"tick" not in (kinds := await serve(began_ms + 6000))
+        assert b"frame" in kinds
+        if not is_delivered:
+            await redis.xreadgroup(*group)
+        await redis.xack(keys.recordings, "detect", second)
+        assert b"tick" in await serve(began_ms + 20_000)
+
+
+async def test_detections_that_were_not_read_may_hold_an_earlier_frame(
+    store: Store, redis: Any
+) -> None:
+    """Where there is no room for more, their end has not been seen."""
+    ownership = Ownership(store, "a", 60_000, InputLimits())
+    owned = await ownership.acquire(0, 512)
+    assert owned is not None
+    await redis.xadd(KEYS.of(0).detections, detected(b"1-0", 1))
+
+    for counts, is_end in (((5, 0), False), ((5, 1), False), ((5, 2), True)):
+        page = await ownership.read(owned, (b"0-0", b"0-0"), counts)
+        assert page.is_end is is_end, counts

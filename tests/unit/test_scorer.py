@@ -267,6 +267,23 @@ def test_a_source_whose_every_input_is_refused_leaves_the_memory() -> None:
     assert len(scorer) == 0
 
 
+def test_time_passes_as_far_as_a_stream_of_frames_has_been_worked_off() -> None:
+    """For sources that have lately sent frames to it, and for no others."""
+    scorer = scorer_of("seen", "told")
+    score(scorer, frame(0, source="seen", done_ms=3000), event(0, source="told"))
+
+    def waits(reached_ms: int, now_ms: int) -> list[str]:
+        scorer.reached_ms = {"frames": T0 + reached_ms, "recordings": 0}
+        return scorer._silent(T0 + now_ms)
+
+    assert waits(999, 10_000) == ["told"]
+    assert waits(1000, 10_000) == ["seen", "told"]
+    fades_ms = scorer._fades_ms("seen")
+    assert scorer._silent_ms("seen", scorer._memories["seen"], T0 + 90_000) == 1000
+    waits(fades_ms, 90_000)
+    assert scorer._silent_ms("seen", scorer._memories["seen"], T0 + 90_000) == 90_000
+
+
 def test_a_source_leaves_before_what_is_kept_of_it_expires() -> None:
     """Its next input then finds what Redis has, as it would with another owner."""
     scorer = PartitionScorer(Engine(), kept_ms=60_000)
