@@ -214,6 +214,15 @@ class Score(Result):
     )
     confidence: float | None = Field(None, examples=[0.97])
     bins: int | None = Field(None, description="Valid bins in the window of 64.", examples=[64])
+    patched: int | None = Field(
+        None, description="Inputs that A, N and W have not seen in their bin.", examples=[0]
+    )
+    too_late: int | None = Field(
+        None, description="Inputs older than the window, counted only.", examples=[0]
+    )
+    grace_ms: int | None = Field(
+        None, description="How long A, N and W wait for frames behind events.", examples=[0]
+    )
     null: float | None = Field(
         None, description="Integration that chance alone would give.", examples=[0.21]
     )

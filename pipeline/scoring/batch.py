@@ -164,7 +164,8 @@ class StepResult:
         level_ts: int64, end of that bin in Unix ms; NEVER before the first.
         phase: uint8, index into PHASES, after the input.
         phase_before: uint8, before it; differs where the input changed the phase.
-        lateness: uint8, ON_TIME, PATCHED (into its column) or TOO_LATE (counted only).
+        lateness: uint8, ON_TIME, PATCHED (into a column that A, N and W had followed) or TOO_LATE
+            (counted only).
         snapshot: int64, row of `snapshots` that holds after the input.
         snapshots: SNAPSHOT, one per source touched and one per input that evaluated.
         evaluations: windows evaluated.

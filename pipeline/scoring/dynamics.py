@@ -137,14 +137,15 @@ def follow_nodes(r, p, node, z):  # type: ignore[no-untyped-def]
 
 
 @njit(cache=True, nogil=True)
-def follow_workspace(r, p, z, nodes):  # type: ignore[no-untyped-def]
+def follow_workspace(r, p, z, nodes, closed):  # type: ignore[no-untyped-def]
     """Update W from the breadth and strength of co-activation, and count ignitions.
 
     Args:
-        r: the source's row, its open bin still the one being closed.
+        r: the source's row.
         p: parameters.
         z: float64 (8,), standardised nodes.
         nodes: mask of the declared nodes.
+        closed: index of the bin.
     """
     declared = 0
     shares = 0.0
@@ -167,9 +168,9 @@ def follow_workspace(r, p, z, nodes):  # type: ignore[no-untyped-def]
     rate = p.attack if drive > r.workspace_now else p.release
     r.workspace_now += np.float32(rate * (drive - r.workspace_now))
     broad = declared > 0 and 2 * high >= declared
-    if r.workspace_now > 0.5 and broad and r.bin - r.ignition_bin >= p.refractory_bins:
+    if r.workspace_now > 0.5 and broad and closed - r.ignition_bin >= p.refractory_bins:
         r.ignition_count += 1
-        r.ignition_bin = r.bin
+        r.ignition_bin = closed
 
 
 @njit(cache=True, nogil=True)

@@ -150,6 +150,7 @@ def _publish(r):  # type: ignore[no-untyped-def]
     r.ignitions = r.ignition_count
     r.late = r.late_count
     r.too_late = r.too_late_count
+    r.grace = r.grace_now
     r.declared = r.used
     r.displaced = r.unplaced
     r.seen = r.seen_nodes

@@ -19,7 +19,7 @@ from pipeline.scoring.dynamics import (
     transform,
 )
 from pipeline.scoring.evaluation import evaluate, nodes_of
-from pipeline.scoring.parameters import CHANNELS, NODES, WINDOW
+from pipeline.scoring.parameters import CHANNELS, LAGS, NODES, WINDOW
 from pipeline.scoring.state import CLASSES, NEVER
 from pipeline.scoring.window import from_half, to_half
 
@@ -33,6 +33,8 @@ SURPRISE = 64
 DISPLACED = 128
 """Added to the number of a vision channel that has no place."""
 ON_TIME, PATCHED, TOO_LATE = 0, 1, 2
+MOST_GRACE = LAGS
+"""Bins that A, N, W and the correlations wait for frames at most."""
 _LARGEST = 1e30
 
 
@@ -75,6 +77,23 @@ def _write_column(r, s):  # type: ignore[no-untyped-def]
 
 
 @njit(cache=True, nogil=True)
+def _read_column(r, s, b):  # type: ignore[no-untyped-def]
+    """Read a closed bin from the ring as `_write_column` leaves one; give its activity."""
+    column = b & (WINDOW - 1)
+    activity = 0.0
+    s.node.fill(0.0)
+    for c in range(CHANNELS):
+        s.raw[c] = 0.0
+        if not r.used >> c & 1:
+            continue
+        y = np.float64(r.offset[c]) + np.float64(from_half(r.ring[column, c]))
+        s.raw[c] = restore(y)
+        s.node[c >> 1] += y
+        activity += abs(y)
+    return activity
+
+
+@njit(cache=True, nogil=True)
 def _anchor(r, c, value):  # type: ignore[no-untyped-def]
     """Let a mean channel's ring count from its first sample, where halves are finest."""
     if not r.anchored >> c & 1:
@@ -99,11 +118,24 @@ def _put(r, code, value):  # type: ignore[no-untyped-def]
     r.sum[c] = min(max(r.sum[c], -_LARGEST), _LARGEST)
 
 
-@njit(cache=True, nogil=True, inline="always")
+@njit(cache=True, nogil=True)
+def _hold(r, c, late_bin, value):  # type: ignore[no-untyped-def]
+    """Let the bins after a late sample of a mean channel hold it, up to the next sample."""
+    half = r.ring[late_bin & (WINDOW - 1), c]
+    for b in range(late_bin + 1, r.bin):
+        column = b & (WINDOW - 1)
+        if r.sampled[column] >> c & 1:
+            return
+        r.ring[column, c] = half
+    r.held[c] = value
+
+
+@njit(cache=True, nogil=True)
 def _patch(r, code, value, late_bin):  # type: ignore[no-untyped-def]
     """Add one value to a closed column: a sum grows, a held mean becomes measured.
 
-    A measured mean and a late sample count half each: how many there were is not kept.
+    A measured mean and a late sample count half each: how many there were is not kept. Bins that
+    have been followed go on holding what they held.
     """
     c = code & (CHANNELS - 1)
     column = late_bin & (WINDOW - 1)
@@ -119,38 +151,75 @@ def _patch(r, code, value, late_bin):  # type: ignore[no-untyped-def]
         r.sampled[column] |= 1 << c
     after = min(max(after, -_LARGEST), _LARGEST)
     r.ring[column, c] = to_half(transform(after) - r.offset[c])
+    if code & MEAN and r.bin - late_bin <= r.unfollowed:
+        _hold(r, c, late_bin, after)
+
+
+@njit(cache=True, nogil=True)
+def _follow(r, p, s, closed, valid, activity):  # type: ignore[no-untyped-def]
+    """Update A, N, W and the standardised nodes with a closed bin, whose column is in s."""
+    if not valid:
+        rest_workspace(r, p)
+        return
+    follow_activity(r, p, activity)
+    follow_surprise(r, p, s.raw, r.used)
+    follow_nodes(r, p, s.node, s.bin_z)
+    follow_workspace(r, p, s.bin_z, nodes_of(r.used), closed)
+    r.valid_bins += 1
+
+
+@njit(cache=True, nogil=True)
+def _correlate(r, p, s, closed, valid):  # type: ignore[no-untyped-def]
+    """Update the correlations with a bin that has just been followed."""
+    if valid:
+        s.bin_z[NODES] = follow_level(r, p, np.float64(r.level))
+        follow_pairs(r, p, s.bin_z, closed)
+    r.linked = (r.linked << 1 | valid) & 0xFF
+
+
+@njit(cache=True, nogil=True)
+def _catch_up(r, p, s):  # type: ignore[no-untyped-def]
+    """Follow closed bins until no more are left than frames are waited for; r.bin is the next."""
+    while r.unfollowed > r.grace_now:
+        valid = np.int64(r.valid >> np.uint64(r.unfollowed - 1)) & 1
+        closed = r.bin - r.unfollowed
+        activity = _read_column(r, s, closed)
+        _follow(r, p, s, closed, valid, activity)
+        _correlate(r, p, s, closed, valid)
+        r.unfollowed -= 1
 
 
 @njit(cache=True, nogil=True, inline="always")
 def close_bin(r, p, s, t):  # type: ignore[no-untyped-def]
     """Close the open bin; evaluate if its index says so.
 
+    A, N, W and the correlations follow it at once, or where frames come behind events as many bins
+    later as they needed, of late, to be there.
+
     Returns:
         whether the window was evaluated.
     """
     closed = r.bin
-    valid = closed - r.heard <= r.stale_bins
+    valid = np.int64(closed - r.heard <= r.stale_bins)
     activity = _write_column(r, s)
     r.valid = (r.valid << np.uint64(1)) | np.uint64(valid)
-    if valid:
-        follow_activity(r, p, activity)
-        follow_surprise(r, p, s.raw, r.used)
-        follow_nodes(r, p, s.node, s.bin_z)
-        follow_workspace(r, p, s.bin_z, nodes_of(r.used))
-        r.valid_bins += 1
-    else:
-        rest_workspace(r, p)
+    is_prompt = r.grace_now == 0 and r.unfollowed == 0
+    if is_prompt:
+        _follow(r, p, s, closed, valid, activity)
     r.bin = closed + 1
+    if not is_prompt:
+        r.unfollowed += 1
+        _catch_up(r, p, s)
     if closed % WINDOW == 0:
         r.null_due = 1
+        r.grace_now = r.needed
+        r.needed = 0
         summarise(r, p, s)
     evaluated = closed % p.hop_bins == 0
     if evaluated:
         evaluate(r, p, s, t)
-    if valid:
-        s.bin_z[NODES] = follow_level(r, p, np.float64(r.level))
-        follow_pairs(r, p, s.bin_z, closed)
-    r.linked = (r.linked << 1 | valid) & 0xFF
+    if is_prompt:
+        _correlate(r, p, s, closed, valid)
     return evaluated
 
 
@@ -168,6 +237,9 @@ def at_rest(r):  # type: ignore[no-untyped-def]
         and r.bins == 0
         and r.linked == 0
         and r.evaluated == 1
+        and r.grace_now == 0
+        and r.needed == 0
+        and r.unfollowed == 0
     )
 
 
@@ -194,20 +266,23 @@ def advance(r, p, s, t, target):  # type: ignore[no-untyped-def]
 
 
 @njit(cache=True, nogil=True, inline="always")
-def _put_surprise(r, p, s, place, classes):  # type: ignore[no-untyped-def]
-    """Put a frame's class surprise and let the prior learn its classes, if it has any."""
+def _put_surprise(r, p, s, late_bin, place, classes):  # type: ignore[no-untyped-def]
+    """Put or patch a frame's class surprise and let the prior learn its classes, if it has any."""
     surprise = 0.0
     if classes:
         surprise = dirichlet_surprise(r.class_alpha, s.classes)
     for k in range(CLASSES):
         seen = s.classes[k] if classes else 0.0
         r.class_alpha[k] = 1.0 + p.class_forgetting * (r.class_alpha[k] - 1.0) + seen
-    _put(r, place, surprise)
+    if late_bin == NEVER:
+        _put(r, place, surprise)
+    else:
+        _patch(r, place, surprise, late_bin)
 
 
 @njit(cache=True, nogil=True, inline="always")
-def _receive(r, p, s, late_bin, codes, values, first, last):  # type: ignore[no-untyped-def]
-    """Put or patch the values codes[first:last] and, for a frame, its class surprise.
+def _receive(r, p, s, late_bin, lateness, codes, values, first, last):  # type: ignore[no-untyped-def]
+    """Put or patch the values codes[first:last] and, for a frame in time, its class surprise.
 
     Returns:
         mask of the nodes fed.
@@ -236,9 +311,9 @@ def _receive(r, p, s, late_bin, codes, values, first, last):  # type: ignore[no-
             _put(r, code, value)
         else:
             _patch(r, code, value, late_bin)
-    if place >= 0 and late_bin == NEVER:
+    if place >= 0 and lateness == ON_TIME:
         fed |= 1 << ((place & (CHANNELS - 1)) >> 1)
-        _put_surprise(r, p, s, place, classes)
+        _put_surprise(r, p, s, late_bin, place, classes)
     return fed
 
 
@@ -251,6 +326,25 @@ def _declare(r, codes, first, last):  # type: ignore[no-untyped-def]
             r.unplaced |= 1 << (code & 7)
         elif not code & CLASS:
             r.used |= 1 << (code & (CHANNELS - 1))
+
+
+@njit(cache=True, nogil=True, inline="always")
+def _admit_late(r, b, kind):  # type: ignore[no-untyped-def]
+    """Make a closed bin valid for an input that joins it; a frame makes later ones waited for.
+
+    Returns:
+        ON_TIME where A, N and W have not followed the bin, else PATCHED.
+    """
+    behind = r.bin - b
+    r.valid |= np.uint64(1) << np.uint64(behind - 1)
+    lateness = ON_TIME
+    if behind > r.unfollowed:
+        lateness = PATCHED
+        r.late_count += 1
+    if kind == FRAME:
+        r.needed = max(r.needed, min(behind, MOST_GRACE))
+        r.grace_now = max(r.grace_now, r.needed)
+    return lateness
 
 
 @njit(cache=True, nogil=True, inline="always")
@@ -270,11 +364,10 @@ def apply(r, p, s, t, kind, ts, codes, values, first, last):  # type: ignore[no-
     r.ts = max(r.ts, ts)
     late_bin = b
     evaluated = 0
-    lateness = PATCHED
+    lateness = ON_TIME
     if b >= r.bin:
         evaluated = advance(r, p, s, t, b)
         late_bin = NEVER
-        lateness = ON_TIME
     if kind == TICK:
         return evaluated, ON_TIME
     if r.bin - b > WINDOW:
@@ -282,10 +375,9 @@ def apply(r, p, s, t, kind, ts, codes, values, first, last):  # type: ignore[no-
         _declare(r, codes, first, last)
         return evaluated, TOO_LATE
     r.heard = max(r.heard, b)
-    if lateness == PATCHED:
-        r.late_count += 1
-        r.valid |= np.uint64(1) << np.uint64(r.bin - 1 - b)
-    fed = _receive(r, p, s, late_bin, codes, values, first, last)
+    if late_bin != NEVER:
+        lateness = _admit_late(r, b, kind)
+    fed = _receive(r, p, s, late_bin, lateness, codes, values, first, last)
     if kind == FRAME:
         r.seen_nodes |= fed
     else:

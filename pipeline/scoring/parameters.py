@@ -23,7 +23,7 @@ PHASES = ("dormant", "awakening", "active", "focused", "emergent")
 ENTER = (0.0, 0.10, 0.30, 0.60, 0.80)
 LEAVE = (0.0, 0.05, 0.25, 0.55, 0.72)
 
-ENGINE_VERSION = 2
+ENGINE_VERSION = 3
 """Changes when the same inputs would give other numbers, rounding apart; what older ones saved is
 not continued."""
 

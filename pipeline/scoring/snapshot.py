@@ -146,6 +146,9 @@ def data_of(
         },
         "confidence": s.confidence,
         "bins": s.bins,
+        "patched": s.late,
+        "too_late": s.too_late,
+        "grace_ms": s.grace * delta_ms,
         "null": _known_number(s.null),
         "null_age_ms": None if s.null_age == _UNKNOWN_AGE else s.null_age * delta_ms,
         "emergence_strength": min(max((s.level - 0.8) / 0.2, 0.0), 1.0),
@@ -270,8 +273,6 @@ def report_of(row: Any, statics: Statics, parameters: Parameters) -> dict[str, A
     return {
         "phi_whole": float(row["phi_whole"]),
         "level_smoothed": float(row["smooth"]),
-        "late": int(row["late"]),
-        "too_late": int(row["too_late"]),
         "pairs": [
             e for k, e in enumerate(pairs) if seen >> nodes[k // 4] & told >> nodes[4 + k % 4] & 1
         ],

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from pipeline.scoring.parameters import CHANNELS, LAGS, NODES, WINDOW
 
-BLOB_VERSION = 4
+BLOB_VERSION = 5
 CLASSES = 16
 """Buckets of object classes, for class surprise."""
 NEVER = np.iinfo(np.int64).min // 2
@@ -49,7 +49,7 @@ _SNAPSHOT: list[tuple[Any, ...]] = [
     ("generation", "u4"),
     ("adaptations", "u4"),
     ("ignitions", "u4"),
-    ("late", "u4"),  # patched into the window
+    ("late", "u4"),  # patched into bins that A, N and W had followed
     ("too_late", "u4"),
     ("declared", "u2"),  # channels the source has used or its map declares
     ("active", "u2"),  # channels that vary in the window
@@ -63,6 +63,7 @@ _SNAPSHOT: list[tuple[Any, ...]] = [
     ("pair_lag", "i1"),  # bins, positive: the event node follows
     ("phase", "u1"),
     ("evaluated", "u1"),
+    ("grace", "u1"),  # closed bins that A, N and W leave open for frames
     ("null_age", "u2"),  # bins since the surrogates of `null`, 65535 for never
 ]
 
@@ -118,6 +119,9 @@ _PRIVATE: list[tuple[Any, ...]] = [
     ("pending", "i1"),  # direction of the phase step under consideration
     ("agreed", "u1"),  # evaluations in a row that wanted it
     ("unplaced", "u1"),
+    ("grace_now", "u1"),
+    ("needed", "u1"),  # most that a frame since the window's end needed
+    ("unfollowed", "u1"),  # closed bins that A, N, W and the correlations have still to follow
 ]
 
 SNAPSHOT = np.dtype(_SNAPSHOT, align=True)

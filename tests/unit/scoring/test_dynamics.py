@@ -214,8 +214,7 @@ def test_workspace_and_refractory_ignitions() -> None:
     row = fresh_row()[0]
     levels = []
     for k in range(20):
-        row["bin"] = k
-        follow_workspace(row, P[0], np.full(9, 5.0), 255)
+        follow_workspace(row, P[0], np.full(9, 5.0), 255, k)
         levels.append(float(row["workspace_now"]))
 
     drive = 1 - math.exp(-5)
