@@ -18,7 +18,7 @@ from pipeline.score_inputs import Input, Inputs
 from pipeline.scorer import PartitionScorer, Result
 from pipeline.scoring.channels import VISION
 from pipeline.scoring.engine import Engine, warm_up
-from pipeline.wire import Envelope, EventEntry
+from pipeline.wire import Envelope, EventEntry, id_key
 from pipeline.wire_results import DetectionEntry
 
 T0 = 1_700_000_000_000
@@ -282,6 +282,27 @@ def test_time_passes_as_far_as_a_stream_of_frames_has_been_worked_off() -> None:
     assert scorer._silent_ms("seen", scorer._memories["seen"], T0 + 90_000) == 1000
     waits(fades_ms, 90_000)
     assert scorer._silent_ms("seen", scorer._memories["seen"], T0 + 90_000) == 90_000
+
+
+def test_what_a_slow_detector_sees_is_correlated_with_events() -> None:
+    """An event says half a second later how many there are; the frame is detected only then."""
+    rng, inputs = np.random.default_rng(5), []
+    people = rng.integers(0, 5, 400)
+    for k, count in enumerate(people.tolist()):
+        inputs.append(frame(250 * k, boxes=count, done_ms=700))
+        inputs.append(event(250 * k + 600, {"said": float(count)}))
+    inputs.sort(key=lambda one: id_key(one.entry_id))
+    scorer, rows = scorer_of(), list[dict[str, Any]]()
+    for start in range(0, 800, 40):
+        rows += fields_of(score(scorer, *inputs[start : start + 40]))
+
+    data = rows[-1]["data"]
+    assert data["correlation"]["pair"]["vision"] == "people"
+    assert data["correlation"]["pair"]["event"] == "said"
+    assert data["correlation"]["pair"]["lag_ms"] in (500, 750)
+    assert data["correlation"]["pair"]["r"] > 0.4
+    assert data["patched"] <= 3
+    assert data["grace_ms"] > 0
 
 
 def test_a_source_leaves_before_what_is_kept_of_it_expires() -> None:
