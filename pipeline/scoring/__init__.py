@@ -18,11 +18,11 @@ def _cache_folder() -> Path:
     digest = blake2s(digest_size=6)
     for path in sorted(here.glob("*.py")):
         digest.update(path.read_bytes())
-    return here / "__pycache__" / f"kernels-{digest.hexdigest()}"
+    chosen = getattr(config, "CACHE_DIR", "")  # NUMBA_CACHE_DIR
+    return Path(chosen or here / "__pycache__") / f"kernels-{digest.hexdigest()}"
 
 
-if not getattr(config, "CACHE_DIR", ""):  # NUMBA_CACHE_DIR wins
-    _folder = _cache_folder()
-    with suppress(OSError):  # a read-only package: numba finds a place below the home folder
-        _folder.mkdir(parents=True, exist_ok=True)
-        config.CACHE_DIR = str(_folder)  # type: ignore[attr-defined]
+_folder = _cache_folder()
+with suppress(OSError):  # a read-only package: numba finds a place below the home folder
+    _folder.mkdir(parents=True, exist_ok=True)
+    config.CACHE_DIR = str(_folder)  # type: ignore[attr-defined]

@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
+import os
+import re
+import subprocess
+import sys
 from itertools import pairwise
+from pathlib import Path
 
 import numpy as np
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from numba import config
 
 from pipeline.errors import EntryError, Reason
 from pipeline.scoring import parameters
@@ -254,6 +260,21 @@ def test_times_far_away(far: int) -> None:
     assert engine.source_ts(slot) == max(far, START_MS)
     with pytest.raises(ValueError, match="ts_ms"):
         builder.build()
+
+
+def test_kernels_of_other_code_are_not_taken(tmp_path: Path) -> None:
+    """Wherever they are cached: the folder is named after the code of all files."""
+    code = "import pipeline.scoring, numba; print(numba.config.CACHE_DIR)"
+    environ = os.environ | {"NUMBA_CACHE_DIR": str(tmp_path)}
+    found = subprocess.run(
+        [sys.executable, "-c", code], env=environ, capture_output=True, text=True, check=True
+    )
+
+    folder = Path(found.stdout.strip())
+    assert folder.parent == tmp_path
+    assert folder.is_dir()
+    assert folder.name == Path(config.CACHE_DIR).name  # type: ignore[attr-defined]
+    assert re.fullmatch("kernels-[0-9a-f]{12}", folder.name)
 
 
 def test_late_events_change_the_ring_only() -> None:
