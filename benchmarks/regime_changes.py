@@ -23,8 +23,8 @@ REFERENCE = {
     "heartbeats: level after 8, 16, 32, 48 bins": ".70 .58 .39 .24",
     "heartbeats: level 0 after": "66",
 }
-"""What the prototype took (reference, section 5.4), by the end of a row's name; its rates' deviation
-is not given, and it knew no missing bins, so that its ticks were heartbeats."""
+"""What the prototype took, by the end of a row's name; how much its rates swung is not known. It
+knew no missing bins, so that its ticks were heartbeats."""
 
 
 def seen(

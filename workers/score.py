@@ -7,6 +7,8 @@ import asyncio
 import gc
 import math
 import secrets
+import subprocess
+import sys
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from time import monotonic
@@ -21,7 +23,7 @@ from pipeline.pool import PartitionPool
 from pipeline.score_stage import PartitionFeed, PartitionWork, ScoreLimits, serve_partition
 from pipeline.scorer import PartitionScorer
 from pipeline.scoring.channels import ChannelMaps
-from pipeline.scoring.engine import Engine, warm_up
+from pipeline.scoring.engine import Engine, is_cached, warm_up
 from pipeline.scoring.parameters import WINDOW, Parameters
 from pipeline.settings import ScoreSettings, Settings
 from pipeline.stream import Store
@@ -31,6 +33,7 @@ from workers.runner import Context, run_worker
 AWAY_MS = 5000
 MARGIN_S = 10
 """What is kept of a source outlives its window by so much."""
+COMPILE = "from pipeline.scoring.engine import warm_up; warm_up()"
 LOADED_S = 4.0
 """Kernels that take longer are compiled, most likely: from the cache it is one or two."""
 
@@ -58,7 +61,7 @@ async def main(context: Context) -> None:
 
 async def _warm_up() -> None:
     log, began_s = get_logger(), monotonic()
-    loading = asyncio.create_task(asyncio.to_thread(warm_up))
+    loading = asyncio.create_task(asyncio.to_thread(_load))
     done, _ = await asyncio.wait([loading], timeout=LOADED_S)
     if not done:
         log.info("kernels_loading", note="compiled at the first start, half a minute")
@@ -67,6 +70,13 @@ async def _warm_up() -> None:
     gc.collect()
     gc.freeze()  # what is there now stays; entries are freed by their counts, there are no cycles
     gc.set_threshold(50_000, 20, 50)
+
+
+def _load() -> None:
+    """Have the kernels ready; what compiling them takes, 160 MiB, goes with another process."""
+    if not is_cached():
+        subprocess.run([sys.executable, "-c", COMPILE], check=False)
+    warm_up()
 
 
 def parameters_of(mine: ScoreSettings) -> Parameters:

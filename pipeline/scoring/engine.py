@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Mapping
+from pathlib import Path
 from typing import Any
 from zlib import crc32
 
@@ -293,6 +294,11 @@ class Engine:
     def report(self, slot: int) -> dict[str, Any]:
         """Give what entries leave out, the peak over lags of every correlation above all."""
         return report_of(self._rows[slot], self.statics(slot, self.snapshot(slot)), self.parameters)
+
+
+def is_cached() -> bool:
+    """Tell whether the compiled kernel is on the disk, so that `warm_up` takes a second or two."""
+    return any(Path(step.stats.cache_path or "").glob("kernel.step-*.nbi"))
 
 
 def is_compiled() -> bool:

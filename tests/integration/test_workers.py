@@ -11,9 +11,11 @@ from collections import Counter
 from collections.abc import Mapping
 from pathlib import Path
 
+import psutil
 import pytest
 from redis.asyncio import Redis
 
+from pipeline.partition import Keys
 from tests.conftest import Worker, eventually
 from tests.streams import PARTITIONS, Streams, a_source, key, pack, partition_of, picture
 
@@ -274,3 +276,19 @@ async def consumers(streams: Streams, source: str, count: int) -> bool:
 
 async def found_some(streams: Streams, sources: list[str]) -> bool:
     return any([await streams.of("detections", source) for source in sources])
+
+
+@pytest.mark.long
+async def test_what_compiling_takes_is_not_kept(
+    redis: Redis, start: Worker, tmp_path: Path
+) -> None:
+    """The first worker of an installation holds as much memory as those that start after it."""
+    holds_mib = []
+    for _ in range(2):
+        worker = start("score", {"NUMBA_CACHE_DIR": str(tmp_path)})
+        await eventually(lambda: redis.zcard(Keys().workers), timeout_s=START_S)
+        holds_mib.append(psutil.Process(worker.pid).memory_info().rss / 2**20)
+        worker.terminate()
+        assert worker.wait(20) == 0
+
+    assert holds_mib[0] < holds_mib[1] + 40, holds_mib
