@@ -85,6 +85,7 @@ class Memory:
         level: that the newest score entry shows.
         phase: that it shows.
         written: what Redis has of it.
+        rests_ms: until it has been silent for so long, silence changes nothing that is shown.
     """
 
     slot: int
@@ -102,6 +103,7 @@ class Memory:
     phase: str = AT_REST[1]
     model: str = ""
     written: Written = field(default_factory=Written)
+    rests_ms: int = 0
 
     @property
     def count(self) -> int:
@@ -121,6 +123,7 @@ class Memory:
         """Count inputs; the times are those of the newest."""
         self.heard_ms = max(self.heard_ms, added_ms)
         self.newest_ms = max(self.newest_ms, ts_ms)
+        self.rests_ms = 0
         if is_frame:
             self.frames += inputs
         else:

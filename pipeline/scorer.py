@@ -40,7 +40,10 @@ SHOWN_STEP = 0.05
 """A tick is shown when the level has moved so far (CONTRACT 4)."""
 COLD_MS = 300_000
 """A source at rest and silent for longer leaves the memory until its next input, at the latest."""
-TICKED_AT_ONCE = 16
+EVALUATED_AT_ONCE = 64
+"""Evaluations after which a call of `tick` looks at no further source; some 2 ms."""
+MOST_AHEAD = 31
+"""Evaluations that a tick looks ahead at most."""
 _MOST_SHOWN = 256
 """Evaluations kept ready to be written, 1.7 KB each; one lasts until the next of its source."""
 
@@ -270,33 +273,70 @@ class PartitionScorer:
         """Show the silence of sources whose phase or level has moved enough.
 
         Only a tick that is shown is an input: the others look ahead and leave the source as it is,
-        so that a straggler is judged by what has been written, here and on the next owner. A call
-        looks at a few, so that inputs wait little; the next goes on from there.
+        so that a straggler is judged by what has been written, here and on the next owner. As what
+        they evaluate is lost, they look as far ahead again as the silence lasts, and the source
+        rests until something is to be shown. A call looks at a few sources, so that inputs wait
+        little; the next goes on from there.
         """
         self.look_for_silence(now_ms)
-        names, self._due = self._due[:TICKED_AT_ONCE], self._due[TICKED_AT_ONCE:]
-        result, call, ticked = Result(), Call(Inputs()), list[tuple[str, Memory, int]]()
-        for source in names:
-            memory = self._memories.get(source)
-            silent_ms = 0 if memory is None else self._silent_ms(source, memory, now_ms)
-            if memory is None or silent_ms < SILENT_MS:
-                continue
-            at_ms = memory.newest_ms + silent_ms - TICK_GRACE_MS
-            call.builder.add(memory.slot, at_ms, columns.TICK)
-            ticked.append((source, memory, at_ms))
+        result, call = Result(), Call(Inputs())
+        ticked = self._look_ahead(now_ms, call.builder)
         stepped = self._engine.peek(call.builder.build())
         result.evaluations = stepped.evaluations
-        for row, (source, memory, at_ms) in enumerate(ticked):
-            before, now = memory.shown, (float(stepped.level[row]), PHASES[stepped.phase[row]])
+        for rows, source, at_ms in ticked:
+            memory, row = self._memories[source], rows.start
+            before, now = memory.shown, _shown_by(stepped, row)
             if not _is_worth_showing(before, now):
+                memory.rests_ms = self._rests_ms(memory, stepped, rows)
                 continue
             self._engine.step(columns.one_tick(memory.slot, at_ms))
+            memory.rests_ms = 0
             shown = self._show(source, memory.slot, stepped, row, int(stepped.level_ts[row]))
             one = Scored(TICK, source, 0, memory.count, b"", b"", at_ms, before[1], shown)
             memory.show(*now)
             result.scores.append(score_fields(one, now_ms))
             result.sources.append(self._write(one, tick(at_ms), call))
         return result
+
+    def _look_ahead(
+        self, now_ms: int, builder: columns.InputBuilder
+    ) -> list[tuple[range, str, int]]:
+        """Add ticks of the next sources that are due, one an evaluation, the first of each now.
+
+        Returns:
+            rows in the batch, source, time of the first tick.
+        """
+        ticked, evaluations, looked = [], 0, 0
+        for source in self._due:
+            if evaluations >= EVALUATED_AT_ONCE:
+                break
+            looked += 1
+            memory = self._memories.get(source)
+            silent_ms = 0 if memory is None else self._silent_ms(source, memory, now_ms)
+            if memory is None or silent_ms < max(SILENT_MS, memory.rests_ms):
+                continue
+            at_ms = memory.newest_ms + silent_ms - TICK_GRACE_MS
+            first, hop_ms = len(builder), self._engine.hop_ms(memory.slot)
+            passed = silent_ms // hop_ms
+            for k in range(min(max(passed, 1), MOST_AHEAD)):
+                builder.add(memory.slot, at_ms + hop_ms * k, columns.TICK)
+            ticked.append((range(first, len(builder)), source, at_ms))
+            evaluations += passed + len(builder) - first
+        self._due = self._due[looked:]
+        return ticked
+
+    def _rests_ms(self, memory: Memory, stepped: columns.StepResult, rows: range) -> int:
+        """Give how long a source is silent before another evaluation may be worth showing.
+
+        It is the next after the last one that these ticks have found not to be.
+        """
+        last = rows.start
+        for row in rows:
+            if _is_worth_showing(memory.shown, _shown_by(stepped, row)):
+                break
+            last = row
+        next_ms = int(stepped.level_ts[last]) + self._engine.hop_ms(memory.slot)
+        return next_ms - memory.newest_ms + TICK_GRACE_MS
 
     def _silent(self, now_ms: int) -> list[str]:
         """Give the sources that silence changes; those that have long been at rest go."""
@@ -307,7 +347,8 @@ class PartitionScorer:
             if silent_ms < SILENT_MS:
                 continue
             if memory.shown != AT_REST or silent_ms < self._fades_ms(source):
-                silent.append(source)
+                if silent_ms >= memory.rests_ms:
+                    silent.append(source)
             elif silent_ms > self._cold_ms:
                 self._forget(source)
         return silent
@@ -356,6 +397,10 @@ def _bury(one: Input, call: Call, result: Result) -> None:
     if source is not None:
         call.problems[source] = f"{error.reason.value}: {error}"[:300]
         call.deaths[source] += 1
+
+
+def _shown_by(stepped: columns.StepResult, row: int) -> tuple[float, str]:
+    return float(stepped.level[row]), PHASES[stepped.phase[row]]
 
 
 def _is_worth_showing(shown: tuple[float, str], now: tuple[float, str]) -> bool:

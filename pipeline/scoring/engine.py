@@ -268,6 +268,10 @@ class Engine:
         bin_ms = fixed.bin_ms if fixed else None
         return self.parameters.fades_ms(bin_ms or self.parameters.delta_ms)
 
+    def hop_ms(self, slot: int) -> int:
+        """Give the time from one evaluation of a source to the next."""
+        return int(self._rows[slot]["delta_ms"]) * self.parameters.hop_bins
+
     def bin_start(self, slot: int, ts_ms: int) -> int:
         """Give the time at which the source's bin that holds a time begins, Unix ms."""
         phase, delta = int(self._rows[slot]["phase_ms"]), int(self._rows[slot]["delta_ms"])

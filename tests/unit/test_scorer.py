@@ -18,6 +18,7 @@ from pipeline.score_inputs import Input, Inputs
 from pipeline.scorer import PartitionScorer, Result
 from pipeline.scoring.channels import VISION
 from pipeline.scoring.engine import Engine, warm_up
+from pipeline.scoring.parameters import Parameters
 from pipeline.wire import Envelope, EventEntry, id_key
 from pipeline.wire_results import DetectionEntry
 
@@ -445,6 +446,36 @@ def test_a_level_that_silence_raises_is_shown() -> None:
     assert max(float(tick["level"]) for tick in ticks) > 0.1
     assert (float(ticks[-1]["level"]), ticks[-1]["phase"]) == AT_REST
     assert scorer.tick(last_ms + 60_000).evaluations == 0
+
+
+@pytest.mark.parametrize("hop_bins", [1, 4])
+def test_silence_is_evaluated_a_few_times_only(
+    hop_bins: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What is shown, and when, is as if every look had evaluated all of it."""
+    monkeypatch.setattr("pipeline.scorer.EVALUATED_AT_ONCE", 10**9)
+    often, seldom = (PartitionScorer(Engine(Parameters(hop_bins=hop_bins))) for _ in "12")
+    inputs = [
+        event(250 * k, {f"c{c}": 1.0 + (k * (c + 3)) % 7 for c in range(4)}, source)
+        for k in range(60)
+        for source in ("s", "t")
+    ]
+    for scorer in (often, seldom):
+        scorer.learn(dict.fromkeys(("s", "t")))
+        score(scorer, *inputs)
+    rows: tuple[list[dict[str, Any]], list[dict[str, Any]]] = ([], [])
+    evaluations = [0, 0]
+    for look in range(170):
+        for k, scorer in enumerate((often, seldom)):
+            for memory in often._memories.values():
+                memory.rests_ms = 0
+            result = scorer.tick(T0 + 60 * 250 + 173 * look)
+            rows[k].extend(fields_of(result))
+            evaluations[k] += result.evaluations
+
+    assert rows[0] == rows[1]
+    assert len(rows[0]) > 4
+    assert evaluations[1] < 0.15 * evaluations[0]
 
 
 def test_what_is_remembered_outlives_unreadable_tracks() -> None:
