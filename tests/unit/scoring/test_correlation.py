@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import pytest
 from scipy import stats
 
 from pipeline.scoring.batch import EVENT, FRAME, InputBuilder
 from pipeline.scoring.channels import VISION, Channel, ChannelMap, ChannelMaps
-from pipeline.scoring.correlation import effective, survivors
+from pipeline.scoring.correlation import LEVEL, effective, follow_pairs, summarise, survivors
 from pipeline.scoring.engine import Engine
-from pipeline.scoring.parameters import LAGS
-from pipeline.scoring.state import ROW
+from pipeline.scoring.parameters import LAGS, Parameters
+from pipeline.scoring.scratch import make_scratch
+from pipeline.scoring.state import ROW, fresh_row
 from tests.unit.scoring.scoring_inputs import Floats, bin_start, bins, independent, seen_and_told
 
 
@@ -173,3 +176,63 @@ def test_effective_size() -> None:
         500 * (1 - phi**2) / (1 + phi**2), rel=1e-3
     )
     assert effective(auto, 0, 2, 500.0) == 500
+
+
+def followed(z: Floats, *, seen: int = 0b1111, told: int = 0b11110000) -> Any:
+    """Give the row of a source whose standardised nodes, and level as the ninth, were these."""
+    row, parameters = fresh_row()[0], Parameters().for_kernel()[0]
+    row["seen_nodes"], row["told_nodes"] = seen, told
+    for k, values in enumerate(z):
+        row["levels"] += 1
+        follow_pairs(row, parameters, values, k)
+        row["linked"] = (row["linked"] << 1 | 1) & 0xFF
+    summarise(row, parameters, make_scratch()[0])
+    return row
+
+
+def level_after(node: int, lag: int, sign: float) -> Floats:
+    """Let the level follow a node by some bins, or precede it."""
+    z = np.random.default_rng(7).standard_normal((900, 9))
+    z[:, LEVEL] = sign * 0.8 * np.roll(z[:, node], lag) + 0.6 * z[:, LEVEL]
+    return z
+
+
+@pytest.mark.parametrize("lag", [-5, 0, 3, 8])
+@pytest.mark.parametrize(("node", "sign"), [(1, 1.0), (2, -1.0), (4, 1.0), (7, -1.0)])
+def test_level_correlations_have_a_kind_and_a_sign(node: int, sign: float, lag: int) -> None:
+    """With what is seen, nodes 0 to 3 here, or what is reported; 0 for the kind that is not."""
+    z = level_after(node, lag, sign)
+    row = followed(z)
+
+    mine, other = ("seen", "told") if node < 4 else ("told", "seen")
+    assert float(row[f"{mine}_correlation"]) == pytest.approx(0.8 * sign, abs=0.08)
+    assert float(row[f"{other}_correlation"]) == 0
+    rho = row["with_level"][:, node] / np.sqrt(row["auto"][0, node] * row["auto"][0, LEVEL])
+    assert int(np.argmax(np.abs(rho))) - LAGS == lag
+
+
+def test_a_node_of_both_kinds_correlates_with_the_level_as_neither() -> None:
+    """Nor does anything that is independent of it."""
+    row = followed(level_after(1, 0, 1.0), seen=0b1111, told=0b11110010)
+    assert (float(row["seen_correlation"]), float(row["told_correlation"])) == (0, 0)
+
+    row = followed(np.random.default_rng(8).standard_normal((900, 9)))
+    assert (float(row["seen_correlation"]), float(row["told_correlation"])) == (0, 0)
+
+
+@pytest.mark.parametrize(("rises", "sign"), [(True, 1), (False, -1)])
+def test_the_level_that_is_correlated_is_that_of_its_bin(*, rises: bool, sign: int) -> None:
+    """A node that is up, or down, while the level is lifted, through the engine to the entry."""
+    rng, engine = np.random.default_rng(5), Engine(Parameters(hop_bins=1))
+    slot, builder, x = engine.slot("a"), InputBuilder(), np.zeros(4)
+    for k in range(1200):
+        x = 0.9 * np.roll(x, 1) + rng.standard_normal(4) * 0.44
+        is_burst = bool(rng.random() < 0.1)  # ignites the workspace, which lifts the level
+        told = rng.poisson(np.exp(1 + x) * (6 if is_burst else 1))
+        at_ms = bin_start(engine, slot, k)
+        builder.add(slot, at_ms, FRAME, [0], [20.0 if is_burst == rises else 1.0])
+        builder.add(slot, at_ms, EVENT, [8, 10, 12, 14], told.tolist())
+    stepped = engine.step(builder.build())
+
+    found = engine.data(slot, stepped.snapshots[-1])["correlation"]["consciousness_correlation"]
+    assert sign * found > 0.2
