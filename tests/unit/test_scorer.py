@@ -306,6 +306,40 @@ def test_what_a_slow_detector_sees_is_correlated_with_events() -> None:
     assert data["grace_ms"] > 0
 
 
+def test_a_source_that_was_away_is_where_it_would_be() -> None:
+    """Put out of memory at rest and brought back, it gives what one gives that stayed."""
+    kept: dict[str, dict[str, bytes]] = {"s": {}}
+    goes, stays = PartitionScorer(Engine()), PartitionScorer(Engine())
+    stays._cold_ms = 10**9
+    first = [*level_makers(), *[frame(250 * k, 2) for k in range(36, 40)]]
+    for scorer in (goes, stays):
+        scorer.learn({"s": None})
+        remember(kept if scorer is goes else {"s": {}}, score(scorer, *first))
+    for second in range(12, 340):
+        for scorer in (goes, stays):
+            result = scorer.tick(T0 + 1000 * second)
+            remember(kept if scorer is goes else {"s": {}}, result)
+    assert goes.unknown(["s"]) == ["s"]
+    assert not stays.unknown(["s"])
+
+    goes.learn({"s": Remembered(**kept["s"])})
+    again = [event(400_000 + 250 * k, {"c0": 1.0 + k % 3, "new": 2.0}) for k in range(80)]
+    again.append(frame(421_000, 2))
+    found = [fields_of(score(scorer, *again)) for scorer in (goes, stays)]
+
+    assert found[0] == found[1]
+    assert state_of(goes, "s") == state_of(stays, "s")
+
+
+def level_makers() -> list[Input]:
+    """Give 34 bins of coupled events: too few for a level as they come, enough for the next one."""
+    rng, drive, inputs = np.random.default_rng(3), np.zeros(4), []
+    for k in range(34):
+        drive = 0.9 * np.roll(drive, 1) + 0.44 * rng.standard_normal(4)
+        inputs.append(event(250 * k, {f"c{j}": float(abs(x)) for j, x in enumerate(drive)}))
+    return inputs
+
+
 def test_a_source_leaves_before_what_is_kept_of_it_expires() -> None:
     """Its next input then finds what Redis has, as it would with another owner."""
     scorer = PartitionScorer(Engine(), kept_ms=60_000)
@@ -425,12 +459,8 @@ def test_who_is_at_rest_need_not_be_recalled() -> None:
 
 def test_a_level_that_silence_raises_is_shown() -> None:
     """34 bins are too few for a level when they come, and enough at the next evaluation."""
-    rng, drive, inputs = np.random.default_rng(3), np.zeros(4), []
-    for k in range(34):
-        drive = 0.9 * np.roll(drive, 1) + 0.44 * rng.standard_normal(4)
-        inputs.append(event(250 * k, {f"c{j}": float(abs(x)) for j, x in enumerate(drive)}))
     scorer, kept = scorer_of(), dict[str, dict[str, bytes]](s={})
-    rows = fields_of(score(scorer, *inputs))
+    rows = fields_of(score(scorer, *level_makers()))
     scorer_kept = scorer._memories["s"]
     assert (float(rows[-1]["level"]), rows[-1]["phase"]) == AT_REST
 
@@ -525,28 +555,32 @@ def state_of(scorer: PartitionScorer, source: str) -> tuple[bytes, bytes]:
     return scorer._engine.save(memory.slot), memory.facts()
 
 
+KINDS = st.sampled_from(("frame", "event", "numbered"))
 INPUTS = st.lists(
-    st.tuples(st.sampled_from("st"), st.integers(1, 400), st.integers(0, 5), st.booleans()),
+    st.tuples(st.sampled_from("st"), st.integers(1, 400), st.integers(0, 5), KINDS),
     min_size=1,
     max_size=60,
 )
 
 
-def _inputs(rows: list[tuple[str, int, int, bool]]) -> list[Input]:
+def _inputs(rows: list[tuple[str, int, int, str]]) -> list[Input]:
+    """Make frames, events, and numbered ones of two publishers, among them duplicates."""
     made, at_ms = [], 0
-    for source, step_ms, value, is_frame in rows:
+    for source, step_ms, value, kind in rows:
         at_ms += step_ms
-        if is_frame:
+        if kind == "frame":
             made.append(frame(at_ms, value % 3, source, done_ms=0))
-        else:
-            made.append(event(at_ms, {"a": float(value), "b": 1.0}, source))
+            continue
+        values = {"a": float(value), "b": 1.0}
+        number = {"producer": "pq"[value % 2], "seq": at_ms // 300} if kind == "numbered" else {}
+        made.append(event(at_ms, values, source, **number))
     return made
 
 
 @settings(deadline=None, max_examples=25)
 @given(INPUTS, st.data())
 def test_any_split_into_batches_gives_the_same(
-    rows: list[tuple[str, int, int, bool]], data: st.DataObject
+    rows: list[tuple[str, int, int, str]], data: st.DataObject
 ) -> None:
     """State, levels and counts do not depend on where batches end, nor on moves between them."""
     inputs = _inputs(rows)

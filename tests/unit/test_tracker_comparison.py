@@ -39,14 +39,15 @@ def compared(kind: truth.Kind, seeds: int, seconds: float) -> tuple[Quality, Qua
     ("seeds", "seconds"), [(1, 5.0), pytest.param(3, 30.0, marks=pytest.mark.long)]
 )
 def test_identities_are_kept_at_least_as_well(seeds: int, seconds: float) -> None:
-    """Over all kinds of scenes mean IDF1 is no lower, and there are no more id switches."""
+    """In no kind of scene IDF1 is lower; over all there are no more id switches."""
     pairs = [compared(kind, seeds, seconds) for kind in truth.KINDS]
 
     ours, theirs = (list(each) for each in zip(*pairs, strict=True))
     assert len(pairs) == 11
     assert min(quality.objects for quality in ours) > 50
     assert np.mean([q.idf1 for q in theirs]) > 0.6
-    assert np.mean([q.idf1 for q in ours]) >= np.mean([q.idf1 for q in theirs])
+    for kind, (mine, other) in zip(truth.KINDS, pairs, strict=True):
+        assert mine.idf1 >= other.idf1, kind.name
     assert sum(q.switches for q in ours) <= sum(q.switches for q in theirs)
 
 
