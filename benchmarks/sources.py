@@ -1,11 +1,14 @@
 """Memory of many sources in one score worker, and in Redis.
 
-    python -m benchmarks.sources [--sources 100000] [--events 2 | --full] [--producers] [--cold]
+    python -m benchmarks.sources [--sources 100000] [--events 2 | --full] [--channels 8]
+        [--cameras] [--producers] [--cold]
 
 Every source of `--sources` sends `--events` events of `--channels` channels. With `--full` some
 first send one a bin until their windows are full; the others are given what Redis remembers of
 those, which the worker recalls when they send five bins more, so that each has a full window and
-was evaluated. With `--producers` each has a publisher of its own that numbers its events.
+was evaluated. With `--producers` each has a publisher of its own that numbers its events. With
+`--cameras` each event comes with the detections of a frame, ten objects that move slowly; with
+`--channels 0` besides, frames come alone.
 
 Printed are the worker's resident memory before and after, what a source that it holds takes there,
 over all of them and over the second half alone (`worker_bytes_per_further_source`: without what
@@ -19,6 +22,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import math
 import time
 from collections.abc import Iterator
 from dataclasses import replace
@@ -27,15 +31,19 @@ from typing import Any
 from urllib.request import urlopen
 
 import msgpack
+import numpy as np
 import psutil
 from redis import Redis
 
-from benchmarks.events import KEYS, Workers, drain, ledger, score_workers
+from benchmarks.events import KEYS, PATIENCE_S, Workers, ledger, score_workers
 from benchmarks.load import WINDOW_MS, WINDOW_TURNS, Load
 from benchmarks.publisher import PIPELINE
 from benchmarks.scaling_memory import grow
 from benchmarks.scoring import Plain, traced
 from pipeline.embedded import EmbeddedRedis
+from pipeline.records import Detections
+from pipeline.wire import Envelope, FrameEntry
+from pipeline.wire_results import detection_fields
 
 SAMPLE = 500
 AHEAD = 20_000
@@ -49,6 +57,13 @@ MORE = 5
 GAUGES_S = 2.0
 """The worker's gauges are up to a second old."""
 MIB = 2**20
+NOTHING = msgpack.packb({})
+LABELS = ("person", "bicycle", "car", "dog")
+CLASSES = np.array([0, 0, 0, 0, 0, 1, 2, 2, 2, 3], np.int32)
+"""Of the objects before each camera."""
+SIZES = np.array([[60, 150], [90, 90], [180, 120], [70, 50]])[CLASSES]
+"""Pixels of 1280 x 720; each object stays in its own of ten cells of 256 x 360."""
+FACTS = {"model": "yolov9-t", "width": 1280, "height": 720, "cached": False, "timing": {"detect_ms": 9.5}}
 
 
 Fields = dict[Any, Any]
@@ -96,18 +111,47 @@ def numbered(events: Iterator[Fields], sources: int) -> Iterator[Fields]:
         yield fields | {"producer": f"{fields['source']}:1a2b3c4d", "seq": number // sources}
 
 
+def watched(events: Iterator[Fields], sources: int) -> Iterator[Fields]:
+    """Give with each event the detections of a frame of its time, the event unless it is empty."""
+    rng, cells = np.random.default_rng(7), np.arange(len(CLASSES))
+    for number, fields in enumerate(events):
+        turn, ts_ms = number // sources, int(fields.get("ts", time.time() * 1000))
+        way = 0.1 * turn + cells + number % sources
+        middle = np.stack((256 * (cells % 5) + 128 + 25 * np.sin(way),
+                           360 * (cells // 5) + 180 + 80 * np.cos(way)), 1)  # fmt: skip
+        corners = np.concatenate((middle - SIZES / 2, middle + SIZES / 2), 1)
+        corners += rng.normal(0, 1, corners.shape)
+        sure = rng.uniform(0.5, 0.95, len(CLASSES)).astype(np.float32)
+        found = Detections(corners.astype(np.float32), sure, CLASSES)
+        head = Envelope(b"%d-0" % ts_ms, ts_ms, fields["source"], ts_ms)
+        flat = detection_fields(FrameEntry(head, b""), "frames", found, LABELS, FACTS)
+        yield dict(zip(flat[::2], flat[1::2], strict=True))
+        if fields["values"] != NOTHING:
+            yield fields
+
+
+def scored(client: Redis) -> int:
+    """Give how many inputs the worker has scored."""
+    return ledger(client, "events_scored") + ledger(client, "frames_scored")
+
+
 def publish(client: Redis, events: Iterator[Fields]) -> None:
     """Add events, no more ahead of the worker than Redis should hold; wait until all are scored."""
-    scored, sent = ledger(client, "events_scored"), 0
+    before, sent = scored(client), 0
     while some := list(islice(events, PIPELINE)):
         pipe = client.pipeline(transaction=False)
         for fields in some:
-            pipe.xadd(KEYS.of_source(str(fields["source"])).events, fields)
+            keys = KEYS.of_source(str(fields["source"]))
+            pipe.xadd(keys.detections if "frame" in fields else keys.events, fields)
         pipe.execute()
         sent += len(some)
-        while sent - (ledger(client, "events_scored") - scored) > AHEAD:
+        while sent - (scored(client) - before) > AHEAD:
             time.sleep(0.05)
-    drain(client, scored + sent)
+    deadline_s = time.monotonic() + PATIENCE_S
+    while scored(client) - before < sent:
+        if time.monotonic() > deadline_s:
+            raise SystemExit("the backlog did not drain")
+        time.sleep(0.01)
 
 
 def in_memory(workers: Workers) -> int:
@@ -186,20 +230,26 @@ def main() -> None:
     parser.add_argument("--events", type=int, default=2)
     parser.add_argument("--channels", type=int, default=8)
     parser.add_argument("--full", action="store_true")
+    parser.add_argument("--cameras", action="store_true")
     parser.add_argument("--producers", action="store_true")
     parser.add_argument("--cold", action="store_true")
     args = parser.parse_args()
+
+    def send(events: Iterator[Fields], sources: int) -> None:
+        if args.producers:
+            events = numbered(events, sources)
+        publish(client, watched(events, sources) if args.cameras else events)
+
     names = [f"s{number}" for number in range(args.sources)]
     with (
         EmbeddedRedis() as server,
         Redis.from_url(server.url) as client,
         score_workers(server.url, client, 1) as workers,
     ):
-        publish(client, plain(["first"], 1, args.channels))
+        send(plain(["first"], 1, args.channels), 1)
         if args.full:
             first = [f"{FIRST_PREFIX}{number}" for number in range(FIRST)]
-            bins = load(first, args.channels, 0, WINDOW_TURNS)
-            publish(client, numbered(bins, FIRST) if args.producers else bins)
+            send(load(first, args.channels, 0, WINDOW_TURNS), FIRST)
             copy(client, first, names)
         sizes = [weigh(workers)]
         middle = len(names) // 2
@@ -207,7 +257,7 @@ def main() -> None:
             events = plain(some, args.events, args.channels)
             if args.full:
                 events = load(some, args.channels, WINDOW_TURNS, MORE)
-            publish(client, numbered(events, len(some)) if args.producers else events)
+            send(events, len(some))
             sizes.append(weigh(workers))
         (base, before), half, (grown, held) = sizes
         memory, state = (usage(client, names, kind) for kind in ("memory", "state"))
@@ -215,6 +265,7 @@ def main() -> None:
             "sources": args.sources,
             "events_each": WINDOW_TURNS + MORE if args.full else args.events,
             "channels": args.channels,
+            "cameras": args.cameras,
             "held_before": before,
             "held": held,
             "worker_mib": round(grown / MIB),
