@@ -111,12 +111,12 @@ def numbered(events: Iterator[Fields], sources: int) -> Iterator[Fields]:
         yield fields | {"producer": f"{fields['source']}:1a2b3c4d", "seq": number // sources}
 
 
-def watched(events: Iterator[Fields], sources: int) -> Iterator[Fields]:
+def watched(events: Iterator[Fields]) -> Iterator[Fields]:
     """Give with each event the detections of a frame of its time, the event unless it is empty."""
     rng, cells = np.random.default_rng(7), np.arange(len(CLASSES))
-    for number, fields in enumerate(events):
-        turn, ts_ms = number // sources, int(fields.get("ts", time.time() * 1000))
-        way = 0.1 * turn + cells + number % sources
+    for fields in events:
+        ts_ms = int(fields.get("ts", time.time() * 1000))
+        way = ts_ms / 2500 + cells
         middle = np.stack((256 * (cells % 5) + 128 + 25 * np.sin(way),
                            360 * (cells // 5) + 180 + 80 * np.cos(way)), 1)  # fmt: skip
         corners = np.concatenate((middle - SIZES / 2, middle + SIZES / 2), 1)
@@ -238,7 +238,7 @@ def main() -> None:
     def send(events: Iterator[Fields], sources: int) -> None:
         if args.producers:
             events = numbered(events, sources)
-        publish(client, watched(events, sources) if args.cameras else events)
+        publish(client, watched(events) if args.cameras else events)
 
     names = [f"s{number}" for number in range(args.sources)]
     with (

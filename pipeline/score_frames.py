@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from sys import intern
 from typing import Any
 
 from pipeline.memory import Memory
@@ -13,6 +15,7 @@ from pipeline.wire import id_key, id_ms
 from pipeline.wire_results import DetectionEntry
 
 _TRACKING = Parameters()
+_MOST_SHARED = 4096
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,35 +35,20 @@ class Seen:
 
 
 class FrameTracker:
-    """Follows the objects of every source of a partition."""
+    """Follows the objects of every source of a partition; their tracks are in its memory."""
 
     def __init__(self) -> None:
-        self._trackers: dict[str, TrackerState] = {}
         self._labels: dict[str, dict[int, str]] = {}
         """By model, as far as they were seen."""
         self._vision: dict[str, VisionChannels] = {}
-
-    def restore(self, source: str, saved: bytes) -> None:
-        """Take the tracks of a source over.
-
-        Raises:
-            ValueError: they are damaged.
-        """
-        self._trackers[source] = TrackerState.from_bytes(saved)
-
-    def save(self, source: str) -> bytes:
-        """Give the tracks of a source, empty when it has never sent a frame."""
-        tracker = self._trackers.get(source)
-        return b"" if tracker is None else tracker.to_bytes()
-
-    def forget(self, source: str) -> None:
-        """Drop the tracks of a source."""
-        self._trackers.pop(source, None)
+        self._shared: dict[tuple[tuple[int, str], ...], dict[int, str]] = {}
+        """Labels that sources have alike, so that they are kept once."""
 
     def see(self, frame: DetectionEntry, memory: Memory) -> Seen:
         """Follow the objects of a frame, unless it comes too late for that."""
         newest = memory.newest_frame.get(frame.stream, b"0-0")
-        tracker = self._trackers.setdefault(frame.envelope.source, TrackerState())
+        saved = memory.tracker
+        tracker = TrackerState.from_bytes(saved) if saved else TrackerState()
         ts_ms = frame.envelope.ts_ms
         is_late = id_key(frame.frame) <= id_key(newest) or tracker.has_seen(ts_ms + 1)
         is_first_of_its_time = not tracker.has_seen(ts_ms)
@@ -68,7 +56,7 @@ class FrameTracker:
         if not is_late:
             memory.newest_frame = {**memory.newest_frame, frame.stream: frame.frame}
         moves = is_first_of_its_time and not is_late
-        moved = self._track(frame, memory) if moves else None
+        moved = self._track(tracker, frame, memory) if moves else None
         tracks, changes, motion = moved or ([], None, None)
         values = vision.measure(
             frame.detections,
@@ -90,9 +78,8 @@ class FrameTracker:
         return self._vision[frame.model]
 
     def _track(
-        self, frame: DetectionEntry, memory: Memory
+        self, state: TrackerState, frame: DetectionEntry, memory: Memory
     ) -> tuple[list[dict[str, Any]], int, float]:
-        state = self._trackers[frame.envelope.source]
         fresh = zip(frame.detections.class_id.tolist(), frame.labels, strict=True)
         labels = {**memory.labels, **dict(fresh)}
         found = step(
@@ -102,10 +89,19 @@ class FrameTracker:
             parameters=_TRACKING,
             first_id=max(1, id_ms(frame.frame)),
         )
-        memory.model, memory.tracks = frame.model, len(found.tracks)
+        memory.tracker = state.to_bytes()
+        memory.model, memory.tracks = intern(frame.model), len(found.tracks)
         tracks = [track_values(t, labels.get(t.class_id, str(t.class_id))) for t in found.tracks]
         changed = (*found.born, *found.ended)
         changes = sum(place_of(labels.get(c, ""), c).channel == PEOPLE for c in changed)
-        memory.labels = {c: labels[c] for c in set(state.class_ids.tolist()) if c in labels}
+        memory.labels = self._share(
+            (c, labels[c]) for c in set(state.class_ids.tolist()) if c in labels
+        )
         diagonal = float(frame.width**2 + frame.height**2) ** 0.5
         return tracks, changes, found.displacement_px / diagonal
+
+    def _share(self, labels: Iterable[tuple[int, str]]) -> Mapping[int, str]:
+        key = tuple(sorted(labels))
+        if len(self._shared) >= _MOST_SHARED:
+            self._shared.clear()  # who has some keeps them
+        return self._shared.setdefault(key, dict(key))

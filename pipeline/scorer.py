@@ -29,6 +29,7 @@ from pipeline.scoring import batch as columns
 from pipeline.scoring.engine import Engine
 from pipeline.scoring.journal import replayed, tick
 from pipeline.scoring.parameters import PHASES
+from pipeline.tracker import TrackerState
 from pipeline.wire import id_ms
 from pipeline.wire_results import DetectionEntry, dead_fields
 
@@ -131,7 +132,7 @@ class PartitionScorer:
         self._memories[source] = memory
         try:
             if memory.tracker:
-                self._frames.restore(source, memory.tracker)
+                TrackerState.from_bytes(memory.tracker)  # readable, or it goes
         except ValueError as error:
             get_logger().error("tracks_unreadable", source=source, error=str(error))
             memory.tracker = b""
@@ -374,7 +375,6 @@ class PartitionScorer:
 
     def _forget(self, source: str) -> None:
         self._engine.forget(source)
-        self._frames.forget(source)
         self._shown.pop(source, None)
         del self._memories[source]
 
@@ -382,7 +382,6 @@ class PartitionScorer:
         """Give what is written of a source of which something was scored or is shown."""
         source, trouble = newest.source, NO_TROUBLE
         memory = self._memories[source]
-        memory.tracker = self._frames.save(source)
         if source in call.problems:
             trouble = Trouble(call.problems[source], call.deaths[source])
         return write(newest, memory, trouble, self._engine, record)
