@@ -18,8 +18,8 @@ from pipeline.wire_results import VERSION
 
 FRESH_MS = 1000
 """All that is shown of an active source is written anew so often, and its end of life moved."""
-JOURNAL_BYTES = 512
-"""A longer journal becomes a state; about 15 events of four channels."""
+JOURNAL_BYTES = 506
+"""A longer journal becomes a state; about 15 events of four channels. Redis keeps it in 512."""
 
 
 class Trouble(NamedTuple):

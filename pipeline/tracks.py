@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 import numpy as np
 from numpy.typing import NDArray
 
+from pipeline.deflated import deflate, inflate
 from pipeline.records import Track
 
 Floats = NDArray[np.float32]
@@ -18,7 +19,9 @@ Ints = NDArray[np.int64]
 Flags = NDArray[np.bool_]
 Rows = NDArray[np.intp]
 
-STATE_VERSION = 1
+STATE_VERSION = 2
+_PLAIN_VERSION = 1
+"""The one before, whose marks are as they are."""
 _HEADER = struct.Struct("<BBHqq")  # version, any frame seen, tracks, newest_ms, next_id
 
 # Rows of TrackerState.numbers. Centre, size and their speeds share one 2x2 covariance per track
@@ -155,29 +158,30 @@ class TrackerState:
         self.numbers, self.marks = self.numbers[:, kept], self.marks[:, kept]
 
     def to_bytes(self) -> bytes:
-        """Give the state as 20 bytes and 88 for each track, the same on every host."""
+        """Give the state: 20 bytes, 56 for each track, and the marks deflated to some 70 in all."""
         seen = self.newest_ms is not None
         head = _HEADER.pack(STATE_VERSION, seen, len(self), self.newest_ms or 0, self.next_id)
-        return head + self.numbers.astype("<f4").tobytes() + self.marks.astype("<i8").tobytes()
+        marks = deflate(self.marks.astype("<i8").tobytes())
+        return head + self.numbers.astype("<f4").tobytes() + marks
 
     @classmethod
     def from_bytes(cls, data: bytes) -> TrackerState:
-        """Restore what `to_bytes` gave; every later result is the same to the bit.
+        """Restore what `to_bytes` gave, or the version before; later results are equal to the bit.
 
         Raises:
             ValueError: the version is not known or the length does not fit.
         """
-        if not data or data[0] != STATE_VERSION:
+        if not data or data[0] not in (_PLAIN_VERSION, STATE_VERSION):
             raise ValueError(f"tracker state: expected version {STATE_VERSION}, got {data[:1]!r}")
         if len(data) < _HEADER.size:
             raise ValueError(f"tracker state: {len(data)} bytes are less than a header")
         _, seen, count, newest_ms, next_id = _HEADER.unpack_from(data)
-        middle = _HEADER.size + 4 * _NUMBERS * count
-        end = middle + 8 * _MARKS * count
-        if len(data) != end:
-            raise ValueError(f"tracker state: {count} tracks take {end} bytes, got {len(data)}")
+        middle, size = _HEADER.size + 4 * _NUMBERS * count, 8 * _MARKS * count
+        rest = data[middle:] if data[0] == _PLAIN_VERSION else inflate(data[middle:], size)
+        if len(rest) != size:
+            raise ValueError(f"tracker state: {len(data)} bytes are not {count} tracks")
         numbers = np.frombuffer(data[_HEADER.size : middle], "<f4").astype(np.float32)
-        marks = np.frombuffer(data[middle:], "<i8").astype(np.int64)
+        marks = np.frombuffer(rest, "<i8").astype(np.int64)
         return cls(numbers.reshape(_NUMBERS, count), marks.reshape(_MARKS, count),
                    newest_ms if seen else None, next_id)  # fmt: skip
 

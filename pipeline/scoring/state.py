@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from pipeline.deflated import deflate, inflate
 from pipeline.scoring.parameters import CHANNELS, LAGS, NODES, WINDOW
 
 BLOB_VERSION = 5
@@ -130,9 +131,13 @@ ROW = np.dtype([*_SNAPSHOT, *_PRIVATE], align=True)
 """A source's state."""
 _WORDS = ROW.itemsize // 8
 _MARKS = (_WORDS + 7) // 8
+_MOST = _MARKS + ROW.itemsize
 
 _HEADER = struct.Struct("<2sBBIIHH")
 _MAGIC = b"PS"
+_SEEN, _DEFLATED = 1, 2
+_LARGE = 5100
+"""Redis keeps a longer value in 6 KB, with tracks and a journal beside it beyond the limit."""
 
 Rows = NDArray[np.void]
 
@@ -141,13 +146,16 @@ Rows = NDArray[np.void]
 class Blob:
     """A saved source.
 
+    Packed, the row is a bit for each word of 8 bytes and the words that are not 0: channels and
+    nodes that a source does not use take no room. Where more than `_LARGE` is left, as with all
+    channels in use, that is deflated.
+
     Attributes:
         parameters: digest of the parameters it was computed under.
         channel_map: digest of the static channel map, 0 for free naming.
         seen: whether the source has sent a frame.
         names: freely named channels, in order of first appearance.
-        row: the bytes of one row of ROW. Packed, it is a bit for each word of 8 bytes and the
-            words that are not 0: channels and nodes that a source does not use take no room.
+        row: the bytes of one row of ROW.
     """
 
     parameters: int
@@ -157,20 +165,24 @@ class Blob:
     row: NDArray[np.uint8]
 
     def pack(self) -> bytes:
-        """Give the bytes: header, names, marks, words."""
+        """Give the bytes: header, names, marks and words."""
         names = "\n".join(self.names).encode()
+        words = self.row.view(np.uint64)
+        used = words != 0
+        packed: bytes = np.packbits(used).tobytes() + words[used].tobytes()
+        flags = _SEEN * self.seen
+        if _HEADER.size + len(names) + len(packed) > _LARGE:
+            packed, flags = deflate(packed), flags | _DEFLATED
         header = _HEADER.pack(
             _MAGIC,
             BLOB_VERSION,
-            int(self.seen),
+            flags,
             self.parameters,
             self.channel_map,
             len(names),
             ROW.itemsize,
         )
-        words = self.row.view(np.uint64)
-        used = words != 0
-        return b"".join((header, names, np.packbits(used).tobytes(), words[used].tobytes()))
+        return b"".join((header, names, packed))
 
     @classmethod
     def unpack(cls, data: bytes) -> Blob:
@@ -181,22 +193,23 @@ class Blob:
         """
         if len(data) < _HEADER.size or data[:2] != _MAGIC:
             raise ValueError(f"not a score state: {len(data)} bytes, starts {data[:4]!r}")
-        _, version, seen, parameters, channel_map, names_size, row_size = _HEADER.unpack_from(data)
+        _, version, flags, parameters, channel_map, names_size, row_size = _HEADER.unpack_from(data)
         if version != BLOB_VERSION:
             raise ValueError(f"score state version {version}: this engine reads {BLOB_VERSION}")
         first = _HEADER.size + names_size
-        if row_size != ROW.itemsize or len(data) < first + _MARKS:
+        packed = inflate(data[first:], _MOST) if flags & _DEFLATED else data[first:]
+        if row_size != ROW.itemsize or len(packed) < _MARKS:
             raise ValueError(f"score state of {len(data)} bytes, of rows of {row_size}: cut short")
-        marks = np.frombuffer(data, np.uint8, _MARKS, first)
+        marks = np.frombuffer(packed, np.uint8, _MARKS)
         used = np.unpackbits(marks, count=_WORDS).view(bool)
-        expected = first + _MARKS + 8 * int(np.count_nonzero(used))
-        if len(data) != expected:
-            raise ValueError(f"score state of {len(data)} bytes: expected {expected}")
+        expected = _MARKS + 8 * int(np.count_nonzero(used))
+        if len(packed) != expected:
+            raise ValueError(f"score state, {len(packed)} bytes of it row: expected {expected}")
         words = np.zeros(_WORDS, np.uint64)
-        words[used] = np.frombuffer(data, np.uint64, offset=first + _MARKS)
+        words[used] = np.frombuffer(packed, np.uint64, offset=_MARKS)
         names = data[_HEADER.size : first].decode()
         listed = tuple(names.split("\n")) if names else ()
-        return cls(parameters, channel_map, bool(seen), listed, words.view(np.uint8))
+        return cls(parameters, channel_map, bool(flags & _SEEN), listed, words.view(np.uint8))
 
 
 def golden_phase(source_hash: int, period_ms: int) -> int:

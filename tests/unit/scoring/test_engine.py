@@ -193,6 +193,23 @@ def test_blob_is_small_and_versioned() -> None:
         engine.restore("a", b"something else")
 
 
+def test_a_blob_of_all_channels_is_deflated() -> None:
+    """With all channels in use it is smaller, gives the same row, and a damaged one is refused."""
+    engine, other = Engine(), Engine()
+    slot = engine.slot("a")
+    names = [f"a-channel-of-a-long-name-{channel}" for channel in range(16)]
+    engine.encode_event(slot, dict.fromkeys(names, 0.0))
+    engine.step(window(engine, slot, 0, 161))
+    blob = engine.save(slot)
+
+    assert len(blob) < 4900
+    assert other.save(other.restore("a", blob)) == blob
+    assert other.snapshot(0) == engine.snapshot(slot)
+    for damaged in (blob[:-1], blob + b"x", blob[:-900] + bytes(900)):
+        with pytest.raises(ValueError, match="deflated"):
+            engine.restore("a", damaged)
+
+
 def test_blob_of_other_parameters_starts_anew() -> None:
     """Bins of another width cannot be continued."""
     engine = Engine()
