@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from sys import intern
 from typing import Any, Final, NamedTuple
 
 import msgpack
@@ -23,7 +24,6 @@ SEEN_MS = 3_600_000
 
 
 # Shared by sources that send no frames; a table of its own would take each 80 bytes.
-_NO_FRAMES: Final[Mapping[str, bytes]] = {}
 _NO_LABELS: Final[Mapping[int, str]] = {}
 
 
@@ -54,14 +54,14 @@ class Written:
         assignment: the engine's, when its state was written; None before.
         journal: what the engine was given since.
         level_ts: of the evaluation that the state hash shows; None before.
-        counts: frames and stragglers that it shows.
+        counts: sum of the frames and stragglers that it shows.
         fresh_ms: when everything was written anew, in Redis's time.
     """
 
     assignment: object = None
     journal: bytes = b""
     level_ts: int | None = None
-    counts: tuple[int, int] = (0, 0)
+    counts: int = 0
     fresh_ms: int = 0
 
 
@@ -76,9 +76,8 @@ class Memory:
         late: stragglers and events too late for the window.
         tracker: saved tracker state; empty before the first frame.
         tracks: objects followed in the newest frame.
-        newest_frame: per stream the id of the newest frame that came in its turn; not changed in
-            place, nor is `labels`.
-        labels: of the classes of its tracks.
+        newest_frame: stream and id of the newest frame that came in its turn, of each stream.
+        labels: of the classes of its tracks; not changed in place.
         publishers: those that number what they send.
         heard_ms: Redis's clock at its newest input.
         newest_ms: its newest `ts`.
@@ -94,7 +93,7 @@ class Memory:
     late: int = 0
     tracker: bytes = b""
     tracks: int = 0
-    newest_frame: Mapping[str, bytes] = field(default_factory=lambda: _NO_FRAMES)
+    newest_frame: tuple[tuple[str, bytes], ...] = ()
     labels: Mapping[int, str] = field(default_factory=lambda: _NO_LABELS)
     publishers: tuple[Publisher, ...] = ()
     heard_ms: int = 0
@@ -166,7 +165,7 @@ class Memory:
             producers = {known.name: [*known.to_row(), known.last_ms] for known in self.publishers}
         counts = [self.count, self.frames, self.events, self.late, self.tracks]
         counts += [self.heard_ms, self.newest_ms]
-        row = [VERSION, counts, self.tracker, self.newest_frame, producers]
+        row = [VERSION, counts, self.tracker, dict(self.newest_frame), producers]
         return pack([*row, self.shown, self.model, self.labels])
 
     def _forget_publishers(self) -> None:
@@ -190,7 +189,7 @@ class Memory:
             late,
             tracker,
             tracks,
-            newest_frame or _NO_FRAMES,
+            tuple((intern(stream), frame) for stream, frame in newest_frame.items()),
             labels or _NO_LABELS,
             tuple(_read_publisher(name, row) for name, row in producers.items()),
             heard_ms,

@@ -46,7 +46,8 @@ class FrameTracker:
 
     def see(self, frame: DetectionEntry, memory: Memory) -> Seen:
         """Follow the objects of a frame, unless it comes too late for that."""
-        newest = memory.newest_frame.get(frame.stream, b"0-0")
+        known = dict(memory.newest_frame)
+        newest = known.get(frame.stream, b"0-0")
         saved = memory.tracker
         tracker = TrackerState.from_bytes(saved) if saved else TrackerState()
         ts_ms = frame.envelope.ts_ms
@@ -54,7 +55,8 @@ class FrameTracker:
         is_first_of_its_time = not tracker.has_seen(ts_ms)
         vision = self._know(frame)
         if not is_late:
-            memory.newest_frame = {**memory.newest_frame, frame.stream: frame.frame}
+            known[intern(frame.stream)] = frame.frame
+            memory.newest_frame = tuple(known.items())
         moves = is_first_of_its_time and not is_late
         moved = self._track(tracker, frame, memory) if moves else None
         tracks, changes, motion = moved or ([], None, None)

@@ -51,11 +51,10 @@ def write(
     if is_fresh or written.level_ts != shown.level_ts:
         state, absent = [*shown.state, *state], shown.absent
         written.level_ts = shown.level_ts
-    if is_fresh or written.counts != (memory.frames, memory.late):
+    if is_fresh or written.counts != memory.frames + memory.late:  # neither ever falls
         state += ["frames", memory.frames, "tracks", memory.tracks]
         state += ["late", memory.late, "model", memory.model]
-        if written.counts != (memory.frames, memory.late):  # else the shared (0, 0) would go
-            written.counts = (memory.frames, memory.late)
+        written.counts = memory.frames + memory.late
     add = {"dead": trouble.deaths} if trouble.deaths else {}
     if is_fresh:
         written.fresh_ms = memory.heard_ms

@@ -391,6 +391,20 @@ def test_labels_move_with_their_tracks(number: int, label: str, changes: int) ->
     assert [track["label"] for track in entry["data"]["tracks"]] == [label]
 
 
+def test_cameras_take_little_room() -> None:
+    """Ten tracks and the rest of what is known besides the score fit 762 bytes; labels are shared.
+
+    Redis keeps 762 bytes in 768, and the next in 896.
+    """
+    scorer, kept = scorer_of("s", "t"), dict[str, dict[str, bytes]](s={}, t={})
+    remember(kept, score(scorer, *[frame(100 * k, 10, name) for k in range(5) for name in "st"]))
+
+    memories = [scorer._memories[name] for name in "st"]
+    assert [memory.tracks for memory in memories] == [10, 10]
+    assert len(kept["s"]["facts"]) <= 762
+    assert memories[0].labels is memories[1].labels
+
+
 def test_another_model_may_follow() -> None:
     """Tracks of a class that the newest model's frames have not shown end like any other."""
     scorer = scorer_of()
