@@ -360,7 +360,7 @@ class PartitionScorer:
         Frames that are still to be detected are no silence: where a source has lately sent some,
         time passes as far as their stream has been worked off.
         """
-        for stream, newest in memory.newest_frame.items():
+        for stream, newest in memory.newest_frame:
             reached_ms = self.reached_ms.get(stream, now_ms)
             if reached_ms < id_ms(newest) + self._fades_ms(source):
                 now_ms = min(now_ms, reached_ms)
