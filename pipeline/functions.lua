@@ -587,20 +587,27 @@ local function raise(key, counters)
 end
 
 -- Places in the row of a source; what is not there is false.
-local NAME, KEY, SEEN, FRESH, WHOLE, STATE, MEMORY, ABSENT, ADD, TROUBLE = 1, 2, 3, 4, 5, 6, 7, 8, 9, 10
+local NAME, KEY, SEEN, FRESH, JOURNAL, STATE, MEMORY, ABSENT, ADD, TROUBLE = 1, 2, 3, 4, 5, 6, 7, 8, 9, 10
 
--- Most writes of a source are a few fields. Gives whether its memory had gone and is not whole.
+-- Most writes of a source are a few fields and what is added to its journal. Gives whether its memory
+-- had gone and is not whole.
 local function write_source(keys, source, at_ms, ttl_s)
   local state, memory, fields = keys[source[KEY]], keys[source[KEY] + 1], source[STATE]
   fields[#fields + 1], fields[#fields + 2] = 'updated_ms', at_ms
-  local added, anew = put(state, fields), put(memory, source[MEMORY])
+  local kept = source[MEMORY]
+  if source[JOURNAL] then
+    local journal = redis.pcall('HGET', memory, 'journal')
+    if type(journal) ~= 'string' then journal = '' end
+    kept[#kept + 1], kept[#kept + 2] = 'journal', journal .. source[JOURNAL]
+  end
+  local added, anew = put(state, fields), put(memory, kept)
   if source[ABSENT] then redis.call('HDEL', state, unpack(source[ABSENT])) end
   if source[ADD] then raise(state, source[ADD]) end
   if source[FRESH] or added > 0 or anew > 0 then
     redis.call('EXPIRE', state, ttl_s)
     redis.call('EXPIRE', memory, ttl_s)
   end
-  return anew > 0 and not source[WHOLE]
+  return anew > 0 and source[JOURNAL]
 end
 
 local SEEN_AT_ONCE = 500

@@ -52,14 +52,14 @@ class Written:
 
     Attributes:
         assignment: the engine's, when its state was written; None before.
-        journal: what the engine was given since.
+        journal_bytes: what the engine was given since is so long.
         level_ts: of the evaluation that the state hash shows; None before.
         counts: sum of the frames and stragglers that it shows.
         fresh_ms: when everything was written anew, in Redis's time.
     """
 
     assignment: object = None
-    journal: bytes = b""
+    journal_bytes: int = 0
     level_ts: int | None = None
     counts: int = 0
     fresh_ms: int = 0

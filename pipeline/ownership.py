@@ -82,7 +82,7 @@ class SourceWrite:
         memory: the same for the hash that remembers it; None when only a dead letter concerns it.
         seen_ms: when its newest input was added, Redis's clock.
         is_fresh: everything that is shown of it is in `state`; what is kept of it lives on.
-        is_whole: everything that is remembered of it is in `memory`.
+        journal: added to the one that is kept; None where all that is remembered is in `memory`.
         add: counters of the state hash to raise.
     """
 
@@ -92,7 +92,7 @@ class SourceWrite:
     memory: list[Argument] | None
     seen_ms: int
     is_fresh: bool = True
-    is_whole: bool = True
+    journal: bytes | None = None
     add: dict[str, int] = field(default_factory=dict)
     problem: str | None = None
 
@@ -395,5 +395,6 @@ def _source(write: SourceWrite, keys: PartitionKeys, names: list[str]) -> list[A
     """Give the row of a source; its places are named in functions.lua."""
     k = len(names) + 1
     names += [keys.state(write.name), keys.memory(write.name)]
-    row = [write.name, k, write.seen_ms, write.is_fresh, write.is_whole, write.state]
+    journal = False if write.journal is None else write.journal
+    row = [write.name, k, write.seen_ms, write.is_fresh, journal, write.state]
     return [*row, write.memory or False, write.absent or False, write.add or False, write.problem]

@@ -62,8 +62,8 @@ def write(
         add = _counters(trouble)
     if trouble.problem:
         state += ["last_problem", trouble.problem]
-    kept, is_whole = _remember(memory, engine, record)
-    return SourceWrite(newest.source, state, absent, kept, memory.heard_ms, is_fresh, is_whole, add)
+    kept, journal = _remember(memory, engine, record)
+    return SourceWrite(newest.source, state, absent, kept, memory.heard_ms, is_fresh, journal, add)
 
 
 def write_trouble(source: str, trouble: Trouble) -> SourceWrite:
@@ -77,13 +77,13 @@ def _counters(trouble: Trouble) -> dict[str, int]:
     return {"frames_dropped": 0, "dead": trouble.deaths}
 
 
-def _remember(memory: Memory, engine: Engine, record: bytes) -> tuple[list[Argument], bool]:
-    """Give what is kept of a source, and whether that is all of it."""
+def _remember(memory: Memory, engine: Engine, record: bytes) -> tuple[list[Argument], bytes | None]:
+    """Give what is kept of a source, and what is added to its journal; None where that is all."""
     written, assignment = memory.written, engine.assignment(memory.slot)
-    journal = written.journal + record
+    journal_bytes = written.journal_bytes + len(record)
     kept: list[Argument] = ["facts", memory.facts()]
-    if assignment is written.assignment and len(journal) <= JOURNAL_BYTES:
-        written.journal = journal
-        return [*kept, "journal", journal], False
-    written.journal, written.assignment = b"", assignment
-    return [*kept, "journal", b"", "state", engine.save(memory.slot)], True
+    if assignment is written.assignment and journal_bytes <= JOURNAL_BYTES:
+        written.journal_bytes = journal_bytes
+        return kept, record
+    written.journal_bytes, written.assignment = 0, assignment
+    return [*kept, "journal", b"", "state", engine.save(memory.slot)], None

@@ -144,7 +144,7 @@ class PartitionScorer:
         if self._engine.source_ts(memory.slot) is None:
             return []  # unreadable, of other parameters or another map: begun anew, written whole
         memory.written.assignment = self._engine.assignment(memory.slot)
-        memory.written.journal = kept.journal
+        memory.written.journal_bytes = len(kept.journal)
         return [(memory.slot, kept.journal)]
 
     def unlearn(self, sources: Iterable[str]) -> None:

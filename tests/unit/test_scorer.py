@@ -560,7 +560,10 @@ def remember(kept: dict[str, dict[str, bytes]], result: Result) -> None:
     """Do what a commit does to the hashes that remember sources."""
     for write in result.sources:
         fields: Any = write.memory or []
-        kept[write.name].update(zip(fields[::2], fields[1::2], strict=True))
+        row = kept[write.name]
+        row.update(zip(fields[::2], fields[1::2], strict=True))
+        if write.journal is not None:
+            row["journal"] = row.get("journal", b"") + write.journal
 
 
 def state_of(scorer: PartitionScorer, source: str) -> tuple[bytes, bytes]:
