@@ -122,7 +122,8 @@ def watched(events: Iterator[Fields]) -> Iterator[Fields]:
         corners += rng.normal(0, 1, corners.shape)
         sure = rng.uniform(0.5, 0.95, len(CLASSES)).astype(np.float32)
         found = Detections(corners.astype(np.float32), sure, CLASSES)
-        head = Envelope(b"%d-0" % ts_ms, ts_ms, fields["source"], ts_ms)
+        now_ms = int(time.time() * 1000)
+        head = Envelope(b"%d-0" % now_ms, now_ms, fields["source"], ts_ms)
         flat = detection_fields(FrameEntry(head, b""), "frames", found, LABELS, FACTS)
         yield dict(zip(flat[::2], flat[1::2], strict=True))
         if fields["values"] != NOTHING:
