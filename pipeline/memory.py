@@ -20,7 +20,7 @@ VERSION = 3
 AT_REST = (0.0, "dormant")
 """Level and phase of a source that silence changes no more, once its window is empty."""
 SEEN_MS = 3_600_000
-"""A producer's numbers are remembered for an hour after its last one."""
+"""A producer's numbers are remembered for an hour after its last new one."""
 
 
 # Shared by sources that send no frames; a table of its own would take each 80 bytes.
@@ -129,14 +129,14 @@ class Memory:
             self.events += inputs
 
     def has_seen(self, producer: str | None, seq: int | None, now_ms: int) -> bool:
-        """Tell whether an input is a duplicate, by its publisher's number."""
+        """Tell whether an input is a duplicate, by its publisher's number.
+
+        A duplicate prolongs nothing: it is counted, and nothing else of it is written.
+        """
         if producer is None or seq is None:
             return False
         known = self._publisher(producer, now_ms)
-        if known is None or not known.has_seen(seq):
-            return False
-        known.last_ms = now_ms
-        return True
+        return known is not None and known.has_seen(seq)
 
     def accept(self, producer: str | None, seq: int | None, now_ms: int) -> None:
         """Remember a publisher's number that has not been seen."""

@@ -119,6 +119,19 @@ def test_a_duplicate_is_dropped_and_counted() -> None:
     assert [row["n"] for row in fields_of(again)] == [2]
 
 
+@pytest.mark.parametrize(("later_ms", "is_new"), [(3_599_000, False), (3_601_000, True)])
+def test_duplicates_prolong_nothing(later_ms: int, *, is_new: bool) -> None:
+    """The hour counts from the last new number, here and on an owner that knows what is kept."""
+    scorer, kept = scorer_of(), dict[str, dict[str, bytes]](s={})
+    for at_ms in (0, 2000):
+        remember(kept, score(scorer, event(at_ms, producer="p", seq=7)))
+
+    for each in (scorer, moved(kept)):
+        result = score(each, event(later_ms, producer="p", seq=7))
+        assert result.ledger()["events_scored"] == is_new
+        assert result.ledger()["events_dropped_duplicate"] == (not is_new)
+
+
 def test_a_bad_entry_leaves_its_neighbours_alone() -> None:
     """One name more than there is room for, and an unreadable one, are dead letters."""
     many = {f"c{k}": 1.0 for k in range(17)}
