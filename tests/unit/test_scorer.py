@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
@@ -607,20 +608,20 @@ def _inputs(rows: list[tuple[str, int, int, str]]) -> list[Input]:
     return made
 
 
-@settings(deadline=None, max_examples=25)
-@given(INPUTS, st.data())
-def test_any_split_into_batches_gives_the_same(
-    rows: list[tuple[str, int, int, str]], data: st.DataObject
+def assert_split_changes_nothing(
+    rows: list[tuple[str, int, int, str]],
+    size_of: Callable[[int], int],
+    is_moved: Callable[[], bool],
 ) -> None:
-    """State, levels and counts do not depend on where batches end, nor on moves between them."""
+    """Score inputs at once, and in batches with new owners between; compare what is left."""
     inputs = _inputs(rows)
     whole = scorer_of("s", "t")
     expected = score(whole, *inputs)
     split, found, start = scorer_of("s", "t"), list[Result](), 0
     kept: dict[str, dict[str, bytes]] = {"s": {}, "t": {}}
     while start < len(inputs):
-        size = data.draw(st.integers(1, len(inputs) - start))
-        if data.draw(st.booleans()):
+        size = size_of(len(inputs) - start)
+        if is_moved():
             split = PartitionScorer(Engine())
             split.learn({name: Remembered(**row) if row else None for name, row in kept.items()})
         result = score(split, *inputs[start : start + size])
@@ -636,6 +637,34 @@ def test_any_split_into_batches_gives_the_same(
             assert last[row["source"]]["level"] == row["level"]
     total = sum((result.ledger() for result in found), start=found[0].ledger().__class__())
     assert total == +expected.ledger()
+
+
+@settings(deadline=None, max_examples=25)
+@given(INPUTS, st.data())
+def test_any_split_into_batches_gives_the_same(
+    rows: list[tuple[str, int, int, str]], data: st.DataObject
+) -> None:
+    """State, levels, counts and duplicates do not depend on where batches end, nor on moves."""
+    assert_split_changes_nothing(
+        rows,
+        lambda left: data.draw(st.integers(1, left)),
+        lambda: data.draw(st.booleans()),
+    )
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_a_long_story_in_small_batches_gives_the_same(seed: int) -> None:
+    """The same of 200 inputs, in batches of at most five."""
+    rng = np.random.default_rng(seed)
+    kinds = ("frame", "event", "numbered", "numbered")
+    rows = [
+        ("st"[rng.integers(2)], int(rng.integers(1, 200)), int(rng.integers(6)), kinds[k])
+        for k in rng.integers(4, size=200)
+    ]
+    assert any("duplicate" in str(k) for k in score(scorer_of("s", "t"), *_inputs(rows)).refused)
+    assert_split_changes_nothing(
+        rows, lambda left: int(rng.integers(1, min(left, 5) + 1)), lambda: rng.random() < 0.5
+    )
 
 
 def test_grouping_keeps_every_input_once() -> None:
