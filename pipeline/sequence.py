@@ -9,7 +9,9 @@ _FULL = (1 << WINDOW) - 1
 class SeenNumbers:
     """Numbers seen of one source and producer; any order, duplicates recognised.
 
-    `highest` is the newest number; bit k of `seen` tells whether `highest - k` was seen.
+    `highest` is the newest number; bit k of `seen` tells whether `highest - k` was seen. Numbers
+    that follow each other, as nearly all do, are kept as the length of their run, less than 0:
+    4,096 bits would be half a kilobyte.
     """
 
     __slots__ = ("highest", "seen")
@@ -21,27 +23,37 @@ class SeenNumbers:
     def has_seen(self, number: int) -> bool:
         """Tell whether a number was seen before or lies below the window."""
         behind = self.highest - number
-        return behind >= 0 and (behind >= WINDOW or bool(self.seen >> behind & 1))
+        if behind < 0:
+            return False
+        if self.seen < 0:
+            return behind >= WINDOW or behind < -self.seen
+        return behind >= WINDOW or bool(self.seen >> behind & 1)
 
     def accept(self, number: int) -> bool:
         """Remember a number; False when it was seen before or lies below the window."""
-        ahead = number - self.highest
-        if ahead > 0:
-            self.seen = ((self.seen << ahead) & _FULL if ahead < WINDOW else 0) | 1
-            self.highest = number
+        if number == self.highest + 1 and self.seen <= 0:
+            self.highest, self.seen = number, max(self.seen - 1, -WINDOW)
             return True
-        bit = 1 << -ahead
-        if -ahead >= WINDOW or self.seen & bit:
+        if self.has_seen(number):
             return False
-        self.seen |= bit
+        bits, ahead = self._bits(), number - self.highest
+        if ahead > 0:
+            self.highest = number
+            bits = ((bits << ahead) & _FULL if ahead < WINDOW else 0) | 1
+        else:
+            bits |= 1 << -ahead
+        run = bits.bit_length()
+        self.seen = -run if bits == (1 << run) - 1 else bits
         return True
+
+    def _bits(self) -> int:
+        return self.seen if self.seen >= 0 else (1 << -self.seen) - 1
 
     def to_row(self) -> list[int | bytes]:
         """Give a compact value: highest, and the bits unless they are a run from the newest."""
-        run = self.seen.bit_length()
-        if self.seen == (1 << run) - 1:
-            return [self.highest, run]
-        return [self.highest, self.seen.to_bytes((run + 7) // 8, "little")]
+        if self.seen <= 0:
+            return [self.highest, -self.seen]
+        return [self.highest, self.seen.to_bytes((self.seen.bit_length() + 7) // 8, "little")]
 
     @staticmethod
     def from_row(row: list[int | bytes]) -> SeenNumbers:
@@ -49,4 +61,4 @@ class SeenNumbers:
         highest, bits = row
         if isinstance(bits, bytes):
             return SeenNumbers(int(highest), int.from_bytes(bits, "little"))
-        return SeenNumbers(int(highest), (1 << bits) - 1)
+        return SeenNumbers(int(highest), -int(bits))

@@ -2,13 +2,22 @@
 
 from __future__ import annotations
 
+from itertools import accumulate
+
 from hypothesis import given
 from hypothesis import strategies as st
 
 from pipeline.sequence import WINDOW, SeenNumbers
 
+NEAR = st.builds(
+    lambda first, steps: [max(0, n) for n in accumulate(steps, initial=first)],
+    st.integers(0, 5),
+    st.lists(st.sampled_from((1, 1, 1, 1, 2, -1, -3, WINDOW - 1)), max_size=200),
+)
+"""Mostly one after another, with gaps and repetitions."""
 
-@given(st.lists(st.integers(0, 3 * WINDOW), max_size=200))
+
+@given(st.lists(st.integers(0, 3 * WINDOW), max_size=200) | NEAR)
 def test_against_a_set(numbers: list[int]) -> None:
     """A number is refused when it was seen, or lies below the window."""
     seen, known, highest = SeenNumbers(), set[int](), -1
