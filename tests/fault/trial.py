@@ -153,8 +153,10 @@ class Trial:
 
     def words(self) -> str:
         """Give what this trial's workers have logged."""
-        logs = sorted(self.nursery.folder.glob("*.log"))[self._first_log :]
-        return "".join(log.read_text() for log in logs)
+        logs = sorted(self.nursery.folder.glob("*.log"))
+        # by number: a worker that was killed at once has left none
+        mine = [log for log in logs if int(log.name.split("-")[0]) > self._first_log]
+        return "".join(log.read_text() for log in mine)
 
     def end(self) -> None:
         """Stop everything."""
