@@ -535,11 +535,14 @@ local function release(keys, args)
   return {'OK'}
 end
 
--- The id after the last one that was delivered, '' where that was the last one added.
+-- The id after the last one that was delivered, '' where nothing is to be read from there on. Where
+-- others deleted entries the lag may not be known, and an entry is looked for.
 local function first_unread(stream)
   if redis.call('XLEN', stream) == 0 then return '' end
   local group = group_of(stream, INPUT_GROUP)
-  return group['lag'] == 0 and '' or after(group['last-delivered-id'])
+  local first = after(group['last-delivered-id'])
+  local lag = group['lag'] or #redis.call('XRANGE', stream, first, '+', 'COUNT', 1)
+  return lag == 0 and '' or first
 end
 
 -- keys: frames, recordings. Returns the time in ms and of each an id that no frame is before that

@@ -90,7 +90,7 @@ class PartitionFeed:
         self._read = replace(owned.detections)
         self._events_end = owned.events.last_id
         self._tick_s = self._audit_s = monotonic()
-        scorer.reached_ms = dict.fromkeys(UNKNOWN, 0)
+        scorer.silence.reached_ms = dict.fromkeys(UNKNOWN, 0)
         self._sources = metrics.SOURCES.labels(str(owned.number))
 
     async def start(self) -> None:
@@ -110,7 +110,7 @@ class PartitionFeed:
             moving = [
                 name
                 for name, one in zip(some, facts, strict=True)
-                if one is not None and self._scorer.is_moving(name, one, now_ms)
+                if one is not None and self._scorer.silence.may_change(name, one, now_ms)
             ]
             await self._recall(moving)
 
@@ -124,7 +124,7 @@ class PartitionFeed:
         page = await self._page()
         read_s = self._page_s
         now_ms = self._look_for_silence(page, read_s)
-        if self._scorer.is_ticking and not self._taken and not self._has_ticked:
+        if self._scorer.silence.is_due and not self._taken and not self._has_ticked:
             self._has_ticked = True
             return ScoreBatch(Inputs(), now_ms, read_s)
         self._has_ticked = False
@@ -138,7 +138,7 @@ class PartitionFeed:
             return ScoreBatch(inputs, page.now_ms, read_s)
         if any(lost := await self._audit(page, read_s)):
             return ScoreBatch(Inputs(), page.now_ms, read_s, lost)
-        if not self._scorer.is_ticking and not stop.is_set():
+        if not self._scorer.silence.is_due and not stop.is_set():
             await self._wait()
         return None
 
@@ -151,7 +151,9 @@ class PartitionFeed:
         waiting = [*(raw[0] for raw in islice(self._events, 1)), *self._raw]
         now_ms = min([page.now_ms, *map(id_ms, waiting)])
         if page.is_end:
-            self._scorer.reached_ms = {name: self._reached_ms(name, page) for name in UNKNOWN}
+            self._scorer.silence.reached_ms = {
+                name: self._reached_ms(name, page) for name in UNKNOWN
+            }
         if read_s - self._tick_s >= TICK_S:
             self._tick_s = read_s
             self._sources.set(len(self._scorer))

@@ -9,7 +9,7 @@ from operator import itemgetter
 
 from pipeline.errors import EntryError
 from pipeline.log import get_logger
-from pipeline.memory import AT_REST, Memory, Remembered, Written, is_at_rest
+from pipeline.memory import Memory, Remembered, Written
 from pipeline.ownership import SourceWrite
 from pipeline.score_entries import (
     EVENT,
@@ -29,22 +29,10 @@ from pipeline.scoring import batch as columns
 from pipeline.scoring.engine import Engine
 from pipeline.scoring.journal import replayed, tick
 from pipeline.scoring.parameters import PHASES
+from pipeline.silence import Silence, is_worth_showing, shown_by
 from pipeline.tracker import TrackerState
-from pipeline.wire import id_ms
 from pipeline.wire_results import DetectionEntry, dead_fields
 
-SILENT_MS = 1000
-"""A source silent for longer is ticked."""
-TICK_GRACE_MS = 500
-"""A tick stays so far behind the clock, so that an input on its way is not late."""
-SHOWN_STEP = 0.05
-"""A tick is shown when the level has moved so far (CONTRACT 4)."""
-COLD_MS = 300_000
-"""A source at rest and silent for longer leaves the memory until its next input, at the latest."""
-EVALUATED_AT_ONCE = 64
-"""Evaluations after which a call of `tick` looks at no further source; some 2 ms."""
-MOST_AHEAD = 31
-"""Evaluations that a tick looks ahead at most."""
 _MOST_SHOWN = 256
 """Evaluations kept ready to be written, 1.7 KB each; one lasts until the next of its source."""
 
@@ -84,19 +72,16 @@ class PartitionScorer:
 
     Attributes:
         engine: scores; nobody else steps it.
-        reached_ms: of `frames` and `recordings` the time up to which all that was added is scored;
-            now, where one is not named.
+        silence: of its sources.
         kept_ms: what is remembered of a source outlives its last input so long.
     """
 
     def __init__(self, engine: Engine, kept_ms: int = 86_400_000) -> None:
         self._engine = engine
-        self._cold_ms = min(COLD_MS, kept_ms // 2)
         self._memories: dict[str, Memory] = {}
+        self.silence = Silence(engine, self._memories, kept_ms)
         self._frames = FrameTracker()
         self._shown: dict[str, Evaluation] = {}
-        self._due: list[str] = []
-        self.reached_ms: Mapping[str, int] = {}
 
     def __len__(self) -> int:
         return len(self._memories)
@@ -261,34 +246,30 @@ class PartitionScorer:
             self._shown[source] = shown
         return shown
 
-    @property
-    def is_ticking(self) -> bool:
-        """Whether silent sources are left for the next call of `tick`."""
-        return bool(self._due)
-
     def look_for_silence(self, now_ms: int) -> None:
-        """Find what `tick` is to look at, unless some of it is left from before."""
-        self._due = self._due or self._silent(now_ms)
+        """Find what `tick` is to look at, unless some of it is left; those long at rest go."""
+        if not self.silence.is_due:
+            for source in self.silence.find(now_ms):
+                self._forget(source)
 
     def tick(self, now_ms: int) -> Result:
         """Show the silence of sources whose phase or level has moved enough.
 
-        Only a tick that is shown is an input: the others look ahead and leave the source as it is,
-        so that a straggler is judged by what has been written, here and on the next owner. As what
-        they evaluate is lost, they look as far ahead again as the silence lasts, and the source
-        rests until something is to be shown. A call looks at a few sources, so that inputs wait
-        little; the next goes on from there.
+        Only a tick that is shown is an input: the others leave the source as it is, so that a
+        straggler is judged by what has been written, here and on the next owner. A call looks at a
+        few sources, so that inputs wait little; the next goes on from there.
         """
         self.look_for_silence(now_ms)
         result, call = Result(), Call(Inputs())
-        ticked = self._look_ahead(now_ms, call.builder)
+        looks = self.silence.look(now_ms, call.builder)
         stepped = self._engine.peek(call.builder.build())
         result.evaluations = stepped.evaluations
-        for rows, source, at_ms in ticked:
-            memory, row = self._memories[source], rows.start
-            before, now = memory.shown, _shown_by(stepped, row)
-            if not _is_worth_showing(before, now):
-                memory.rests_ms = self._rests_ms(memory, stepped, rows)
+        for look in looks:
+            source, at_ms, row = look.source, look.at_ms, look.rows.start
+            memory = self._memories[source]
+            before, now = memory.shown, shown_by(stepped, row)
+            if not is_worth_showing(before, now):
+                self.silence.rest(look, stepped)
                 continue
             self._engine.step(columns.one_tick(memory.slot, at_ms))
             memory.rests_ms = 0
@@ -298,80 +279,6 @@ class PartitionScorer:
             result.scores.append(score_fields(one, now_ms))
             result.sources.append(self._write(one, tick(at_ms), call))
         return result
-
-    def _look_ahead(
-        self, now_ms: int, builder: columns.InputBuilder
-    ) -> list[tuple[range, str, int]]:
-        """Add ticks of the next sources that are due, one an evaluation, the first of each now.
-
-        Returns:
-            rows in the batch, source, time of the first tick.
-        """
-        ticked, evaluations, looked = [], 0, 0
-        for source in self._due:
-            if evaluations >= EVALUATED_AT_ONCE:
-                break
-            looked += 1
-            memory = self._memories.get(source)
-            silent_ms = 0 if memory is None else self._silent_ms(source, memory, now_ms)
-            if memory is None or silent_ms < max(SILENT_MS, memory.rests_ms):
-                continue
-            at_ms = memory.newest_ms + silent_ms - TICK_GRACE_MS
-            first, hop_ms = len(builder), self._engine.hop_ms(memory.slot)
-            passed = silent_ms // hop_ms
-            for k in range(min(max(passed, 1), MOST_AHEAD)):
-                builder.add(memory.slot, at_ms + hop_ms * k, columns.TICK)
-            ticked.append((range(first, len(builder)), source, at_ms))
-            evaluations += passed + len(builder) - first
-        self._due = self._due[looked:]
-        return ticked
-
-    def _rests_ms(self, memory: Memory, stepped: columns.StepResult, rows: range) -> int:
-        """Give how long a source is silent before another evaluation may be worth showing.
-
-        It is the next after the last one that these ticks have found not to be.
-        """
-        last = rows.start
-        for row in rows:
-            if _is_worth_showing(memory.shown, _shown_by(stepped, row)):
-                break
-            last = row
-        next_ms = int(stepped.level_ts[last]) + self._engine.hop_ms(memory.slot)
-        return next_ms - memory.newest_ms + TICK_GRACE_MS
-
-    def _silent(self, now_ms: int) -> list[str]:
-        """Give the sources that silence changes; those that have long been at rest go."""
-        silent = []
-        for source, memory in list(self._memories.items()):
-            memory.heard_ms = memory.heard_ms or now_ms  # nothing of it has been scored yet
-            silent_ms = self._silent_ms(source, memory, now_ms)
-            if silent_ms < SILENT_MS:
-                continue
-            if memory.shown != AT_REST or silent_ms < self._fades_ms(source):
-                if silent_ms >= memory.rests_ms:
-                    silent.append(source)
-            elif silent_ms > self._cold_ms:
-                self._forget(source)
-        return silent
-
-    def _silent_ms(self, source: str, memory: Memory, now_ms: int) -> int:
-        """Give how long a source has been silent.
-
-        Frames that are still to be detected are no silence: where a source has lately sent some,
-        time passes as far as their stream has been worked off.
-        """
-        for stream, newest in memory.newest_frame:
-            reached_ms = self.reached_ms.get(stream, now_ms)
-            if reached_ms < id_ms(newest) + self._fades_ms(source):
-                now_ms = min(now_ms, reached_ms)
-        return now_ms - memory.heard_ms
-
-    def _fades_ms(self, source: str) -> int:
-        return self._engine.fades_ms(source) + TICK_GRACE_MS
-
-    def is_moving(self, source: str, facts: bytes, now_ms: int) -> bool:
-        """Tell of a source that is not in memory whether silence still changes it."""
-        return not is_at_rest(facts, now_ms - self._fades_ms(source))
 
     def _forget(self, source: str) -> None:
         self._engine.forget(source)
@@ -396,13 +303,3 @@ def _bury(one: Input, call: Call, result: Result) -> None:
     if source is not None:
         call.problems[source] = f"{error.reason.value}: {error}"[:300]
         call.deaths[source] += 1
-
-
-def _shown_by(stepped: columns.StepResult, row: int) -> tuple[float, str]:
-    return float(stepped.level[row]), PHASES[stepped.phase[row]]
-
-
-def _is_worth_showing(shown: tuple[float, str], now: tuple[float, str]) -> bool:
-    """Tell whether phase or level has moved, or come to rest: what is shown last is how it is."""
-    moved = abs(now[0] - shown[0]) >= SHOWN_STEP or now[1] != shown[1]
-    return moved or now == AT_REST != shown

@@ -51,12 +51,15 @@ async def main(context: Context) -> None:
     """Own partitions and score them until told to stop."""
     give_back_large_blocks()
     settings, streams = context.settings, context.settings.streams
+    maps, parameters = read_maps(settings.score.channel_map), parameters_of(settings.score)
+    check_ttl(parameters, maps, streams.state_ttl_s)
     keys = Keys(streams.key_prefix, streams.partitions)
     async with Store.open(settings.redis.url, keys, wait_s=settings.redis.wait_s) as store:
         await _warm_up()
         limits = InputLimits(ttl_s=streams.state_ttl_s, results_keep=streams.results_keep)
         name = f"{context.consumer}-{secrets.token_hex(4)}"
-        await _own(context, Ownership(store, name, settings.score.lease_ms, limits))
+        ownership = Ownership(store, name, settings.score.lease_ms, limits)
+        await _own(context, ownership, parameters, maps)
 
 
 async def _warm_up() -> None:
@@ -74,7 +77,7 @@ async def _warm_up() -> None:
 
 def _load() -> None:
     """Have the kernels ready; what compiling them takes, 160 MiB, goes with another process."""
-    if not is_cached():
+    if not is_cached():  # where that process fails, which it says, this one compiles
         subprocess.run([sys.executable, "-c", COMPILE], check=False)
     warm_up()
 
@@ -115,15 +118,14 @@ def check_ttl(parameters: Parameters, maps: ChannelMaps, ttl_s: int) -> None:
     if ttl_s < least_s:
         raise SettingsError(
             f"PERCIPIO_STATE_TTL_S={ttl_s}: a window of bins of {widest_ms} ms empties later; "
-            f"at least {least_s}, or narrower bins"
+            f"set at least {least_s}, or narrower bins"
         )
 
 
-async def _own(context: Context, ownership: Ownership) -> None:
+async def _own(
+    context: Context, ownership: Ownership, parameters: Parameters, maps: ChannelMaps
+) -> None:
     mine, ttl_s = context.settings.score, context.settings.streams.state_ttl_s
-    maps = read_maps(mine.channel_map)
-    parameters = parameters_of(mine)
-    check_ttl(parameters, maps, ttl_s)
     limits = ScoreLimits(inputs=mine.batch, patience_ms=mine.reorder_ms)
     with ThreadPoolExecutor(1, thread_name_prefix="score") as thread:
 

@@ -20,6 +20,7 @@ from pipeline.score_stage import PartitionFeed, PartitionWork, ScoreLimits
 from pipeline.scorer import PartitionScorer
 from pipeline.scoring.engine import Engine
 from pipeline.stream import Store
+from pipeline.wire import id_key
 
 KEYS = Keys(partitions=1)
 
@@ -30,17 +31,24 @@ async def store(redis_url: str) -> AsyncIterator[Store]:
         yield store
 
 
+async def start_feed(store: Store) -> tuple[PartitionFeed, PartitionScorer]:
+    """Own the partition and begin to read it."""
+    ownership = Ownership(store, "a", 60_000, InputLimits())
+    owned = await ownership.acquire(0, 512)
+    assert owned is not None
+    scorer = PartitionScorer(Engine())
+    feed = PartitionFeed(ownership, owned, scorer, ScoreLimits())
+    await feed.start()
+    return feed, scorer
+
+
 async def test_a_source_that_left_the_memory_leaves_the_reader(
     store: Store, redis: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(score_stage, "AUDIT_S", 0.0)
     monkeypatch.setattr(score_stage, "TICK_S", 0.0)
-    ownership = Ownership(store, "a", 60_000, InputLimits())
-    owned = await ownership.acquire(0, 512)
-    assert owned is not None
-    scorer, stop = PartitionScorer(Engine()), asyncio.Event()
-    feed = PartitionFeed(ownership, owned, scorer, ScoreLimits())
-    await feed.start()
+    feed, scorer = await start_feed(store)
+    stop = asyncio.Event()
 
     async def turn(work: PartitionWork) -> None:
         if (batch := await feed.next_batch(stop)) is not None:
@@ -73,12 +81,8 @@ async def send_coupled_events(redis: Any, source: str) -> int:
 
 async def test_silence_shows_beside_a_source_that_never_rests(store: Store, redis: Any) -> None:
     """While inputs always wait, ticks take turns with them, and a source that fell silent ages."""
-    ownership = Ownership(store, "a", 60_000, InputLimits())
-    owned = await ownership.acquire(0, 512)
-    assert owned is not None
-    scorer, stop = PartitionScorer(Engine()), asyncio.Event()
-    feed = PartitionFeed(ownership, owned, scorer, ScoreLimits())
-    await feed.start()
+    feed, scorer = await start_feed(store)
+    stop = asyncio.Event()
     began_ms = await send_coupled_events(redis, "fell-silent")
     shown, sent = 0, 0
     with ThreadPoolExecutor(1) as thread:
@@ -117,12 +121,8 @@ async def test_a_frame_that_is_still_to_be_detected_is_no_silence(
 ) -> None:
     """However long detection takes; when the frame is there, time passes again."""
     keys = KEYS.of(0)
-    ownership = Ownership(store, "a", 60_000, InputLimits())
-    owned = await ownership.acquire(0, 512)
-    assert owned is not None
-    scorer, stop = PartitionScorer(Engine()), asyncio.Event()
-    feed = PartitionFeed(ownership, owned, scorer, ScoreLimits())
-    await feed.start()
+    feed, scorer = await start_feed(store)
+    stop = asyncio.Event()
     began_ms = await send_coupled_events(redis, "s")
     first, second = [await redis.xadd(keys.recordings, {"source": "s"}) for _ in "12"]
     group = ("detect", "d", {keys.recordings: ">"})
@@ -161,3 +161,23 @@ async def test_detections_that_were_not_read_may_hold_an_earlier_frame(
     for counts, is_end in (((5, 0), False), ((5, 1), False), ((5, 2), True)):
         page = await ownership.read(owned, (b"0-0", b"0-0"), counts)
         assert page.is_end is is_end, counts
+
+
+async def test_what_others_deleted_is_not_waited_for(store: Store, redis: Any) -> None:
+    """Unread frames hold time up; where they were deleted, and the lag is not known, no more."""
+    keys = KEYS.of(0)
+    ownership = Ownership(store, "a", 60_000, InputLimits())
+    owned = await ownership.acquire(0, 512)
+    assert owned is not None
+    first, *others = [await redis.xadd(keys.recordings, {"source": "s"}) for _ in "123"]
+    await redis.xreadgroup("detect", "d", {keys.recordings: ">"}, count=1)
+    await redis.xack(keys.recordings, "detect", first)
+
+    async def pending() -> bytes | None:
+        return (await ownership.read(owned, (b"0-0", b"0-0"), (5, 5))).pending["recordings"]
+
+    assert id_key(first) < id_key(await pending() or b"0-0") <= id_key(others[0])
+    await redis.xdel(keys.recordings, *others)
+    groups = await redis.xinfo_groups(keys.recordings)
+    assert [group["lag"] for group in groups if group["name"] == b"detect"] == [None]
+    assert await pending() is None

@@ -29,7 +29,7 @@ def test_a_window_does_not_outlive_what_is_kept() -> None:
     wide = ChannelMaps((ChannelMap("s-*", {}, {}, 60_000),))
 
     check_ttl(parameters, ChannelMaps(), 60)
-    with pytest.raises(SettingsError, match=r"STATE_TTL_S=32: .* 250 ms .* at least 33"):
+    with pytest.raises(SettingsError, match=r"STATE_TTL_S=32: .* 250 ms .* set at least 33"):
         check_ttl(parameters, ChannelMaps(), 32)
     with pytest.raises(SettingsError, match=r"bins of 60000 ms .* at least 4390"):
         check_ttl(parameters, wide, 300)

@@ -288,15 +288,16 @@ def test_time_passes_as_far_as_a_stream_of_frames_has_been_worked_off() -> None:
     score(scorer, frame(0, source="seen", done_ms=3000), event(0, source="told"))
 
     def waits(reached_ms: int, now_ms: int) -> list[str]:
-        scorer.reached_ms = {"frames": T0 + reached_ms, "recordings": 0}
-        return scorer._silent(T0 + now_ms)
+        scorer.silence.reached_ms = {"frames": T0 + reached_ms, "recordings": 0}
+        scorer.silence.find(T0 + now_ms)
+        return scorer.silence._due
 
     assert waits(999, 10_000) == ["told"]
     assert waits(1000, 10_000) == ["seen", "told"]
-    fades_ms = scorer._fades_ms("seen")
-    assert scorer._silent_ms("seen", scorer._memories["seen"], T0 + 90_000) == 1000
+    fades_ms = scorer.silence._fades_ms("seen")
+    assert scorer.silence.lasts_ms("seen", scorer._memories["seen"], T0 + 90_000) == 1000
     waits(fades_ms, 90_000)
-    assert scorer._silent_ms("seen", scorer._memories["seen"], T0 + 90_000) == 90_000
+    assert scorer.silence.lasts_ms("seen", scorer._memories["seen"], T0 + 90_000) == 90_000
 
 
 def test_what_a_slow_detector_sees_is_correlated_with_events() -> None:
@@ -324,7 +325,7 @@ def test_a_source_that_was_away_is_where_it_would_be() -> None:
     """Put out of memory at rest and brought back, it gives what one gives that stayed."""
     kept: dict[str, dict[str, bytes]] = {"s": {}}
     goes, stays = PartitionScorer(Engine()), PartitionScorer(Engine())
-    stays._cold_ms = 10**9
+    stays.silence._cold_ms = 10**9
     first = [*level_makers(), *[frame(250 * k, 2) for k in range(36, 40)]]
     for scorer in (goes, stays):
         scorer.learn({"s": None})
@@ -493,8 +494,8 @@ def test_a_level_that_silence_raises_is_shown() -> None:
     assert (float(rows[-1]["level"]), rows[-1]["phase"]) == AT_REST
 
     last_ms = T0 + 33 * 250
-    assert scorer.is_moving("s", scorer_kept.facts(), last_ms + 20_000)
-    assert not scorer.is_moving("s", scorer_kept.facts(), last_ms + 30_000)
+    assert scorer.silence.may_change("s", scorer_kept.facts(), last_ms + 20_000)
+    assert not scorer.silence.may_change("s", scorer_kept.facts(), last_ms + 30_000)
     ticks: list[dict[str, Any]] = []
     for second in range(2, 40):
         result = scorer.tick(last_ms + 1000 * second)
@@ -507,33 +508,47 @@ def test_a_level_that_silence_raises_is_shown() -> None:
 
 
 @pytest.mark.parametrize("hop_bins", [1, 4])
+@pytest.mark.parametrize(
+    ("channels", "every_ms", "shown", "share"),
+    [(1, 1000, 0, 0.3), (4, 1000, 4, 1.6), (4, 173, 4, 0.4)],
+)
 def test_silence_is_evaluated_a_few_times_only(
-    hop_bins: int, monkeypatch: pytest.MonkeyPatch
+    *,
+    hop_bins: int,
+    channels: int,
+    every_ms: int,
+    shown: int,
+    share: float,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """What is shown, and when, is as if every look had evaluated all of it."""
-    monkeypatch.setattr("pipeline.scorer.EVALUATED_AT_ONCE", 10**9)
-    often, seldom = (PartitionScorer(Engine(Parameters(hop_bins=hop_bins))) for _ in "12")
+    """What is shown, and when, is as if every look had evaluated all of it, and nothing ahead.
+
+    One channel shows nothing; where a level falls, shown ticks leave little to evaluate again.
+    """
+    monkeypatch.setattr("pipeline.silence.EVALUATED_AT_ONCE", 10**9)
+    plain, ours = (PartitionScorer(Engine(Parameters(hop_bins=hop_bins))) for _ in "12")
     inputs = [
-        event(250 * k, {f"c{c}": 1.0 + (k * (c + 3)) % 7 for c in range(4)}, source)
+        event(250 * k, {f"c{c}": 1.0 + (k * (c + 3)) % 7 for c in range(channels)}, source)
         for k in range(60)
         for source in ("s", "t")
     ]
-    for scorer in (often, seldom):
+    for scorer in (plain, ours):
         scorer.learn(dict.fromkeys(("s", "t")))
         score(scorer, *inputs)
     rows: tuple[list[dict[str, Any]], list[dict[str, Any]]] = ([], [])
     evaluations = [0, 0]
-    for look in range(170):
-        for k, scorer in enumerate((often, seldom)):
-            for memory in often._memories.values():
+    for at_ms in range(0, 30_000, every_ms):
+        for k, (scorer, ahead) in enumerate(((plain, 1), (ours, 31))):
+            monkeypatch.setattr("pipeline.silence.MOST_AHEAD", ahead)
+            for memory in plain._memories.values():
                 memory.rests_ms = 0
-            result = scorer.tick(T0 + 60 * 250 + 173 * look)
+            result = scorer.tick(T0 + 60 * 250 + at_ms)
             rows[k].extend(fields_of(result))
             evaluations[k] += result.evaluations
 
     assert rows[0] == rows[1]
-    assert len(rows[0]) > 4
-    assert evaluations[1] < 0.15 * evaluations[0]
+    assert len(rows[0]) >= shown
+    assert evaluations[1] < share * evaluations[0]
 
 
 def test_what_is_remembered_outlives_unreadable_tracks() -> None:
